@@ -1,0 +1,83 @@
+//! What was promised, and what came of it. Shown, never asserted: machines differ.
+
+use crate::report::{
+    Sample, WAITING, again_name, bare_name, copy_name, fresh_name, mib, of, path_name, summary,
+};
+use serde::Serialize;
+use std::fmt::Write;
+
+/// Memory that ingest may use, whatever waits.
+const INGEST_MEMORY: u64 = 128 << 20;
+
+/// A promise, and what came of it.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Bar {
+    what: String,
+    reached: f64,
+    /// Least and most over the rounds, each beside what was measured in the same round.
+    rounds: Option<(f64, f64)>,
+    /// What was promised: at least (of memory, at most) this.
+    promised: f64,
+    ok: bool,
+    unit: &'static str,
+}
+
+/// Every promise that the measures of this run tell about.
+pub(crate) fn all(samples: &[Sample]) -> Vec<Bar> {
+    let mut bars = Vec::new();
+    for (databases, bar) in [(1, 0.6), (2, 0.5)] {
+        bars.extend(ratio(samples, &fresh_name(databases), &copy_name(databases), bar));
+    }
+    for databases in [1, 2] {
+        bars.extend(ratio(samples, &again_name(databases), &copy_name(databases), 0.35));
+    }
+    let peak = of(samples, WAITING).iter().filter_map(|s| s.cost.peak.get("ingest")).max().copied();
+    bars.extend(peak.map(|peak| Bar {
+        what: format!("{WAITING}: peak memory of ingest"),
+        reached: mib(peak),
+        rounds: None,
+        promised: mib(INGEST_MEMORY),
+        ok: peak < INGEST_MEMORY,
+        unit: " MiB",
+    }));
+    bars.extend(ratio(samples, &path_name(1), &bare_name(1, true), 0.5));
+    bars
+}
+
+/// One measure's median as a share of another's.
+fn ratio(samples: &[Sample], measure: &str, beside: &str, bar: f64) -> Option<Bar> {
+    let (ours, theirs) = (of(samples, measure), of(samples, beside));
+    let reached = summary(&ours)?.per_second / summary(&theirs)?.per_second;
+    let same_round = ours.iter().filter_map(|sample| {
+        let other = theirs.iter().find(|other| other.round == sample.round)?;
+        Some(sample.rate() / other.rate())
+    });
+    let rounds: Vec<f64> = same_round.collect();
+    let low = rounds.iter().copied().reduce(f64::min)?;
+    let high = rounds.iter().copied().reduce(f64::max)?;
+    Some(Bar {
+        what: format!("{measure}, of {beside}"),
+        reached,
+        rounds: Some((low, high)),
+        promised: bar,
+        ok: reached >= bar,
+        unit: "",
+    })
+}
+
+/// The promises as lines for people.
+pub(crate) fn text(samples: &[Sample]) -> String {
+    let bars = all(samples);
+    let mut text = String::new();
+    if !bars.is_empty() {
+        let _ = writeln!(text, "\nbars (for 2 cores with everything on one machine; not asserted)");
+    }
+    for Bar { what, reached, rounds, promised, ok, unit } in bars {
+        let verdict = if ok { "ok" } else { "below" };
+        let range =
+            rounds.map_or(String::new(), |(low, high)| format!(" (by round {low:.2}–{high:.2})"));
+        let _ =
+            writeln!(text, "  {what}: {reached:.2}{unit}{range}, bar {promised}{unit}: {verdict}");
+    }
+    text
+}

@@ -1,0 +1,263 @@
+//! Private servers with the configuration that we ship, one org, and our services beside them.
+
+use crate::{
+    databases::Target,
+    message::{self, DEVICES, METRICS},
+    process::Service,
+    report::progress,
+};
+use anyhow::{Context, Result};
+use domain::{
+    DeviceId, EntityId, OrgKey, TargetName, TypeId,
+    device_type::{
+        DeviceType, Kind, Metric, ProcessingMode, ProtocolAdapter, TimeFormat, TimestampRule,
+        UnknownMetrics,
+    },
+    model::{Device, Entity, Org, Point, Record},
+    tags::{TagValue, Tags},
+};
+use futures_util::{StreamExt, TryStreamExt, stream};
+use nats::{
+    Login, Wire,
+    counter::{Counter, allocate},
+    model, registry, streams,
+};
+use serde::Serialize;
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+};
+use store::OrgRef;
+use testkit::{Mosquitto, Nats};
+
+/// Records written to `MODEL` at once.
+const WRITES: usize = 64;
+
+/// Everything that a measure uses.
+pub(crate) struct Stack {
+    haystack: PathBuf,
+    /// Configuration and logs of our services. The guard of the private servers removes it, and
+    /// ends what was started from it.
+    folder: PathBuf,
+    nats: Nats,
+    /// The broker, without sessions after [`Stack::new_broker`].
+    pub(crate) mosquitto: Mosquitto,
+    /// Two databases, each in a cluster of its own.
+    pub(crate) targets: Vec<Target>,
+    /// May do everything.
+    pub(crate) admin: Wire,
+    /// As the bridge.
+    pub(crate) bridge: Wire,
+    /// Whose readings they are.
+    pub(crate) org: OrgRef,
+}
+
+/// Which servers, configured how.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Configuration {
+    /// Programs and their versions.
+    pub(crate) versions: Vec<String>,
+    /// PostgreSQL's settings, the same for every measure and every cluster.
+    pub(crate) postgresql: Vec<String>,
+    /// The shipped files as they are.
+    pub(crate) nats_server: &'static str,
+    mosquitto: &'static str,
+}
+
+impl Stack {
+    /// Starts the servers and makes an org `bench` in the streams and both databases.
+    pub(crate) async fn start(haystack: PathBuf) -> Result<Self> {
+        let nats = Nats::start().await;
+        let mosquitto = Mosquitto::start().await;
+        let targets = vec![Target::start("primary").await?, Target::start("secondary").await?];
+        let folder = nats.secrets().parent().context("secrets lie in a folder")?.join("bench");
+        local::secret::private_folder(&folder)?;
+        let admin = connect(&nats, "admin").await?;
+        streams::declare(&admin, &streams::Limits::default()).await?;
+        let bridge = connect(&nats, "bridge").await?;
+        let org = registry::add_org(&admin, OrgKey::parse("bench")?, "Bench".to_owned()).await?;
+        let org: Org = org.into_inner();
+        let record = Record::Org(org.clone());
+        let found = model::get(&admin, &record.subject().to_string()).await?;
+        let (sequence, _) = found.context("the org was just written")?;
+        for target in &targets {
+            target.make_org(sequence, &record).await?;
+        }
+        let org = OrgRef { id: org.id, key: org.key };
+        let stack = Self { haystack, folder, nats, mosquitto, targets, admin, bridge, org };
+        stack.write_secrets()?;
+        Ok(stack)
+    }
+
+    /// A folder on the disk that the servers use.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Which servers run, configured how.
+    pub(crate) async fn configuration(&self) -> Result<Configuration> {
+        let first = self.targets.first().context("there are targets")?;
+        Ok(Configuration {
+            versions: vec![
+                first.version().await?,
+                format!("Mosquitto {}", local::find::mosquitto()?.version),
+                format!("nats-server {}", local::find::nats_server()?.version),
+            ],
+            postgresql: first.settings().await?,
+            nats_server: local::nats::CONFIG,
+            mosquitto: local::mosquitto::CONFIG,
+        })
+    }
+
+    fn write_secrets(&self) -> Result<()> {
+        let secrets = self.folder.join("secrets");
+        local::secret::private_folder(&secrets)?;
+        for user in local::nats::USERS {
+            let name = local::nats::secret_name(user);
+            local::secret::write(&secrets.join(name), self.nats.password(user).as_bytes())?;
+        }
+        let mqtt = secrets.join(local::mosquitto::SECRET);
+        local::secret::write(&mqtt, self.mosquitto.password().as_bytes())?;
+        let lines: Vec<String> = self.targets.iter().map(Target::pgpass).collect::<Result<_>>()?;
+        local::secret::write(&secrets.join("pgpass"), lines.concat().as_bytes())
+    }
+
+    /// Starts one of our services with the first `targets` databases.
+    pub(crate) fn service(&self, role: &'static str, targets: usize) -> Result<Service> {
+        let http = || {
+            let port = local::port::free(&[])?;
+            anyhow::Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
+        };
+        let mut config = service::Config::default();
+        config.secrets.dir = self.folder.join("secrets");
+        config.nats.url = self.nats.url();
+        config.mqtt.url = self.mosquitto.url();
+        config.bridge.http = http()?;
+        config.ingest.http = http()?;
+        config.targets.clear();
+        for (place, target) in self.targets.iter().take(targets).enumerate() {
+            let primary = place == 0;
+            let entry = service::config::Target { url: target.url(), owner_url: None, primary };
+            config.targets.insert(TargetName::parse(target.name)?, entry);
+        }
+        let file = self.folder.join(format!("{role}.toml"));
+        local::secret::write(&file, toml::to_string(&config)?.as_bytes())?;
+        Service::start(&self.haystack, role, &file, self.folder.join(format!("{role}.log")))
+    }
+
+    /// nats-server's process.
+    pub(crate) fn nats_pid(&self) -> u32 {
+        self.nats.pid().unwrap_or(0)
+    }
+
+    /// Removes all messages of a stream.
+    pub(crate) async fn purge(&self, stream: &str) -> Result<()> {
+        self.admin.jetstream.get_stream(stream).await?.purge().await?;
+        Ok(())
+    }
+
+    /// Forgets how far our services are: they start from the beginning of each stream.
+    pub(crate) async fn forget_consumers(&self) -> Result<()> {
+        for name in [streams::RAW, streams::TELEMETRY] {
+            let stream = self.admin.jetstream.get_stream(name).await?;
+            for consumer in nats::inspect::consumers(&self.admin, name).await?.into_keys() {
+                stream.delete_consumer(&consumer).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The broker anew, without sessions or queues.
+    pub(crate) async fn new_broker(&self) -> Result<()> {
+        self.mosquitto.stop().await;
+        let data = self.mosquitto.server().folder().join("data");
+        for file in std::fs::read_dir(data)? {
+            std::fs::remove_file(file?.path())?;
+        }
+        self.mosquitto.launch().await;
+        Ok(())
+    }
+
+    /// Registers the devices that `load` speaks for, and one more.
+    pub(crate) async fn register_devices(&self) -> Result<()> {
+        progress("registering devices");
+        let definition = device_type()?;
+        registry::apply_device_type(&self.admin, &self.org.key, definition.clone()).await?;
+        let count = (DEVICES + 1) * METRICS;
+        let mut ids = allocate(&self.admin, Counter::Entity, count as u32).await?;
+        let (mut devices, mut entities) = (Vec::new(), Vec::new());
+        for number in 0..=DEVICES {
+            let (device, points) = self.device(number, &definition, &mut ids)?;
+            devices.push(Record::Device(device));
+            entities.extend(points);
+        }
+        // Entities refer to nothing but the org; devices refer to them.
+        for records in [entities, devices] {
+            let put = |record: Record| async move { model::put(&self.admin, &record, 0).await };
+            let puts = stream::iter(records).map(put).buffer_unordered(WRITES);
+            puts.try_collect::<Vec<u64>>().await?;
+        }
+        Ok(())
+    }
+
+    fn device(
+        &self,
+        number: u64,
+        definition: &DeviceType,
+        ids: &mut impl Iterator<Item = i32>,
+    ) -> Result<(Device, Vec<Record>)> {
+        let id = DeviceId::parse(&crate::feed::device_name(number))?;
+        let mut device = Device {
+            id: id.clone(),
+            org: self.org.key.clone(),
+            org_id: self.org.id,
+            device_type: definition.device_type.clone(),
+            name: id.to_string(),
+            points: std::collections::BTreeMap::new(),
+        };
+        let mut entities = Vec::new();
+        for (name, metric) in &definition.metrics {
+            let entity = EntityId(ids.next().context("as many as were asked for")?);
+            device.points.insert(name.clone(), Point { entity, kind: metric.kind });
+            entities.push(Record::Entity(Entity {
+                id: entity,
+                org: self.org.key.clone(),
+                org_id: self.org.id,
+                name: format!("{id} {name}"),
+                tags: Tags::from([("device".to_owned(), TagValue::Str(id.to_string()))]),
+            }));
+        }
+        Ok((device, entities))
+    }
+}
+
+async fn connect(nats: &Nats, user: &str) -> Result<Wire> {
+    let login = Login { url: nats.url(), user: user.to_owned(), password: nats.password(user) };
+    Ok(Wire::connect(&login).await?)
+}
+
+/// Thirty metrics, of which a message may hold any.
+fn device_type() -> Result<DeviceType> {
+    let metric = |number: u64| {
+        let name = message::metric_name(number);
+        let kind = match message::metric_kind(number) {
+            message::Kind::Number => Kind::Number,
+            message::Kind::Boolean => Kind::Boolean,
+            message::Kind::Text => Kind::String,
+        };
+        let pointer = format!("/{name}");
+        (name, Metric { pointer, kind, unit: None, tags: Tags::default() })
+    };
+    let timestamp = TimestampRule { pointer: "/ts".to_owned(), format: TimeFormat::Rfc3339 };
+    Ok(DeviceType {
+        device_type: TypeId::parse("bench-device")?,
+        processing_mode: ProcessingMode::Endpoint,
+        protocol_adapter: ProtocolAdapter::Json,
+        timestamp: Some(timestamp),
+        message_id: None,
+        receipts: false,
+        unknown_metrics: UnknownMetrics::Ignore,
+        metrics: (0..METRICS).map(metric).collect(),
+        examples: Vec::new(),
+    })
+}

@@ -1,0 +1,114 @@
+//! The door: what the broker delivers goes into `RAW` as it came, and is confirmed when it is there.
+
+use crate::{
+    Shared,
+    mqtt::{self, Broker, Incoming, Take, Unacked},
+};
+use domain::{
+    Clock, SystemClock, Timestamp, failpoint,
+    raw::{RawMessage, Sender},
+    topic,
+};
+use nats::{CancellationToken, Fsynced, pack};
+use std::time::{Duration, Instant};
+use tokio_util::sync::DropGuard;
+
+/// The door's name in subjects: `raw.mqtt.{instance}`.
+const DOOR: &str = "mqtt";
+/// Media type of payloads; other codecs come with their device types.
+const CONTENT_TYPE: &str = "application/json";
+
+/// Runs until shutdown; ends when all that was taken is stored and confirmed, or given up.
+/// `_closed` tells, by being dropped, that nothing more comes.
+pub(crate) async fn run(shared: Shared, broker: Broker, instance: String, _closed: DropGuard) {
+    let (door, packer) = pack::door(shared.wire.clone(), DOOR, &instance, shared.patience("raw"));
+    let confirmed = CancellationToken::new();
+    let counters = shared.counters.clone();
+    let all_confirmed = confirmed.clone();
+    let packing = tokio::spawn(async move {
+        // Also where the task panics: the connection must not wait for it.
+        let _said = all_confirmed.drop_guard();
+        let confirm = |tickets, stored| {
+            confirm(&counters, tickets, &stored);
+            std::future::ready(())
+        };
+        packer.run(confirm).await;
+    });
+    let patience = shared.patience("mqtt");
+    mqtt::listen(
+        &broker,
+        Doorman { shared, door, settled: None, last: Timestamp::MIN },
+        &patience,
+        confirmed,
+    )
+    .await;
+    if let Err(panicked) = packing.await {
+        std::panic::resume_unwind(panicked.into_panic());
+    }
+}
+
+/// Says yes to the broker for each message of a pack, in the order of arrival.
+fn confirm(counters: &crate::Counters, tickets: Vec<Unacked>, stored: &Fsynced) {
+    failpoint::hit(failpoint::BEFORE_PUBACK);
+    counters.packed(tickets.len());
+    for unacked in tickets {
+        unacked.confirm(stored);
+    }
+}
+
+/// An unknown sender makes the door ask `MODEL` whether it is up to date, at most this often: a
+/// flood of unknown names must not become a flood of questions.
+const SETTLE_EVERY: Duration = Duration::from_secs(1);
+
+/// Notes who sent a message and when it came, and hands it to the packer.
+struct Doorman {
+    shared: Shared,
+    door: pack::Door<Unacked>,
+    /// When the directory was last known to be up to date.
+    settled: Option<Instant>,
+    /// Receive time of the last message.
+    last: Timestamp,
+}
+
+impl Doorman {
+    /// Who sent it, by a directory that knows what was registered before the message came.
+    async fn sender(&mut self, name: &str) -> Option<Sender> {
+        let sender = self.shared.directory.read().sender(name);
+        if sender.is_some() || self.settled.is_some_and(|at| at.elapsed() < SETTLE_EVERY) {
+            return sender;
+        }
+        let patience = self.shared.patience("model");
+        self.shared.directory.caught_up(&self.shared.wire, &patience).await;
+        self.settled = Some(Instant::now());
+        self.shared.directory.read().sender(name)
+    }
+
+    /// Now, and never twice the same: messages without a time of their own bear it as their key.
+    fn received_at(&mut self) -> Timestamp {
+        self.last = SystemClock.now().max(self.last.plus_micros(1));
+        self.last
+    }
+}
+
+impl Take for Doorman {
+    async fn take(&mut self, incoming: Incoming) -> bool {
+        let Incoming { topic, payload, dup, packet_id, session, number, unacked } = incoming;
+        self.shared.counters.received(payload.len(), dup);
+        // The subscription gives data topics only. Another broker's surprise is set aside later,
+        // not dropped.
+        let name = topic::telemetry_device(&topic).unwrap_or(&topic);
+        let sender = self.sender(name).await;
+        let message = RawMessage {
+            name: name.to_owned().into(),
+            sender,
+            content_type: CONTENT_TYPE.into(),
+            received_at: self.received_at(),
+            session,
+            packet_id,
+            number,
+            // A copy: the payload shares memory with its neighbours, which would all be kept.
+            payload: payload.to_vec().into(),
+        };
+        self.door.accept(message, unacked).await
+    }
+}

@@ -1,0 +1,115 @@
+//! From MQTT to `RAW`, and from `RAW` to `TELEMETRY`.
+//!
+//! [`mqtt`] brings device messages; the door packs them into `RAW` and says yes to the broker;
+//! normalize reads `RAW` and turns payloads into readings by the device type's rules.
+
+mod counters;
+mod door;
+pub mod mqtt;
+mod normalize;
+
+use anyhow::Context;
+use counters::Counters;
+use domain::{Holds, normalize::TimeLimits};
+use mqtt::Broker;
+use nats::{
+    CancellationToken, Wire,
+    model::{self, Followed},
+    publish::Patience,
+    report::{self, Report},
+};
+use service::{Config, Lifecycle, lifecycle::DRAIN_LIMIT, secrets};
+use std::{sync::Arc, time::Duration};
+
+/// The bridge's user at the broker.
+const MQTT_USER: &str = "bridge";
+/// The name of its secret.
+const MQTT_SECRET: &str = "mqtt-bridge";
+
+/// The name of the secret part of its client id.
+const SESSION_SECRET: &str = "mqtt-session";
+
+/// What every part of the bridge needs. Clones share it.
+#[derive(Clone)]
+struct Shared {
+    wire: Wire,
+    directory: Followed,
+    counters: Arc<Counters>,
+    holds: Holds,
+    shutdown: CancellationToken,
+    /// How long `RAW` waits for an acknowledgement.
+    ack_wait: Duration,
+}
+
+impl Shared {
+    /// Retries without end; `what` is the name in the holds.
+    fn patience(&self, what: impl Into<String>) -> Patience {
+        Patience { holds: self.holds.clone(), what: what.into(), shutdown: self.shutdown.clone() }
+    }
+}
+
+/// Runs the bridge until shutdown, and returns when what was taken is stored and confirmed, or
+/// will come again.
+pub async fn run(
+    config: &Config,
+    wire: Wire,
+    lifecycle: &Lifecycle,
+    holds: Holds,
+) -> anyhow::Result<()> {
+    let broker = broker(config)?;
+    let instance = config.bridge.instance.clone();
+    let counters = Arc::new(Counters::new());
+    let shutdown = lifecycle.shutdown.clone();
+    let account = account(instance.clone(), holds.clone(), counters.clone());
+    lifecycle.spawn(report::serve(wire.clone(), account, shutdown.clone()));
+
+    let patience =
+        Patience { holds: holds.clone(), what: "model".to_owned(), shutdown: shutdown.clone() };
+    // Nothing is taken before it is known who the senders are.
+    let Some(directory) = model::follow(wire.clone(), patience).await else { return Ok(()) };
+    let ack_wait = config.ack_wait();
+    let shared = Shared { wire, directory, counters, holds, shutdown, ack_wait };
+    let limits = TimeLimits {
+        ahead_micros: i64::from(config.bridge.future_limit_seconds) * 1_000_000,
+        ..TimeLimits::default()
+    };
+    let door_closed = CancellationToken::new();
+    let closing = door_closed.clone().drop_guard();
+    let door = tokio::spawn(door::run(shared.clone(), broker, instance, closing));
+    let normalize = tokio::spawn(normalize::run(shared.clone(), limits, door_closed));
+    tokio::select! {
+        done = async { tokio::try_join!(door, normalize) } => {
+            done.context("a part of the bridge failed")?;
+        }
+        () = out_of_time(&shared.shutdown) => {
+            tracing::warn!("stopping before all was confirmed; what was not comes again");
+        }
+    }
+    Ok(())
+}
+
+/// Draining has a limit: what waits for a server that is away is nobody's yet, and comes again.
+async fn out_of_time(shutdown: &CancellationToken) {
+    shutdown.cancelled().await;
+    tokio::time::sleep(DRAIN_LIMIT).await;
+}
+
+fn broker(config: &Config) -> anyhow::Result<Broker> {
+    let password = secrets::read(&config.secrets.dir, MQTT_SECRET)?;
+    // Whoever connects under a client id takes its session over, or ends it. Where devices sign in
+    // without a name, the id must not be guessed.
+    let session = secrets::read(&config.secrets.dir, SESSION_SECRET)?;
+    let client_id = format!("{}-{}", config.bridge.instance, session.reveal());
+    Ok(Broker::new(&config.mqtt.url, &client_id, MQTT_USER, password.reveal())?)
+}
+
+/// What the bridge says of itself when `status` asks.
+fn account(instance: String, holds: Holds, counters: Arc<Counters>) -> impl Fn() -> Report {
+    move || Report {
+        service: "bridge".to_owned(),
+        instance: instance.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        holds: holds.list(),
+        counters: counters.list(),
+    }
+}

@@ -1,0 +1,135 @@
+//! MQTT 3.1.1, as far as a subscriber needs it: one session that outlives connections, and
+//! acknowledgements that need a proof.
+//!
+//! Everything of the client library is in this module. Of rumqttc only the packets and their codec
+//! are used, not its event loop: that loop reads, acknowledges and pings in one place, so that
+//! whoever makes it wait (a full `RAW`) also stops the acknowledgements and the pings, the broker
+//! ends the connection, and everything comes again. Here reading may wait as long as it must while
+//! the writer goes on: what waits is bounded by the door, what the broker has sent without an
+//! acknowledgement by the broker (`max_inflight_messages`), and the connection lives. It also sends
+//! all acknowledgements that are due in one write.
+//!
+//! An acknowledgement belongs to the connection that brought the message: after a reconnect its
+//! packet id may mean another message, and it goes nowhere, for its queue is gone.
+
+mod broker;
+mod connection;
+mod sender;
+
+pub use broker::{Broker, InvalidBroker};
+pub use sender::Sender;
+
+use bytes::Bytes;
+use connection::{Connection, Ended};
+use nats::{CancellationToken, Fsynced, publish::Patience, retry};
+use std::time::Instant;
+use tokio::sync::mpsc;
+
+/// Acknowledgements that may wait to be written: as many as there are packet ids, so that one
+/// that is due always finds room, and saying yes never waits for the broker.
+const MAX_PUBACKS: usize = 1 << 16;
+
+/// A message as the broker delivered it.
+#[derive(Debug)]
+pub struct Incoming {
+    /// Its topic.
+    pub topic: String,
+    /// Its payload. It may share memory with its neighbours: copy what is to be kept.
+    pub payload: Bytes,
+    /// The broker says that it delivered it before.
+    pub dup: bool,
+    /// Its id in the connection; 0 at QoS 0.
+    pub packet_id: u16,
+    /// The connection that brought it, random for each.
+    pub session: u64,
+    /// Its number in that connection, from 1.
+    pub number: u64,
+    /// What is owed to the broker.
+    pub unacked: Unacked,
+}
+
+/// A message that the broker keeps until it is confirmed. Dropped, it comes again in the next
+/// connection.
+#[derive(Debug)]
+pub struct Unacked {
+    pubacks: mpsc::Sender<u16>,
+    packet_id: u16,
+}
+
+impl Unacked {
+    /// Tells the broker that a copy of a retained message is not wanted again. The message itself
+    /// was delivered to this session when it was published, and confirmed like any other.
+    fn copy_of_retained(self) {
+        self.send();
+    }
+
+    /// At QoS 0 nothing is owed, and an acknowledgement of packet 0 would end the connection.
+    fn send(self) {
+        if self.packet_id != 0 {
+            // No receiver: the connection is gone, and the message comes again.
+            let _ = self.pubacks.try_send(self.packet_id);
+        }
+    }
+
+    /// Tells the broker that the message is safe (PUBACK), with the proof. Acknowledgements leave
+    /// in the order of these calls. At QoS 0, or where the connection is gone, nothing is sent.
+    ///
+    /// With the stream's yes it compiles:
+    /// ```
+    /// fn done(message: haystack_bridge::mqtt::Unacked, stored: nats::Fsynced) {
+    ///     message.confirm(&stored);
+    /// }
+    /// ```
+    /// With a message that was only sent it does not:
+    /// ```compile_fail
+    /// fn done(message: haystack_bridge::mqtt::Unacked, sent: nats::publish::Outgoing) {
+    ///     message.confirm(&sent);
+    /// }
+    /// ```
+    pub fn confirm(self, _stored: &Fsynced) {
+        self.send();
+    }
+}
+
+/// Who takes messages.
+pub trait Take: Send {
+    /// Takes a message, in the order of delivery; waits where too much waits already. `false`: no
+    /// more is taken.
+    fn take(&mut self, incoming: Incoming) -> impl Future<Output = bool> + Send;
+}
+
+/// Receives until shutdown, through every outage of the broker. Then takes no more, drops `take`,
+/// waits for `confirmed` (all that was taken is confirmed or given up), sends what acknowledgements
+/// are left and says goodbye; the session stays with the broker.
+pub async fn listen(
+    broker: &Broker,
+    mut take: impl Take,
+    patience: &Patience,
+    confirmed: CancellationToken,
+) {
+    let mut pauses = retry::Pauses::default();
+    loop {
+        let began = Instant::now();
+        let opened = tokio::select! {
+            () = patience.shutdown.cancelled() => return,
+            opened = Connection::open(broker, confirmed.clone()) => opened,
+        };
+        let why = match opened {
+            Err(why) => why,
+            Ok(mut connection) => match connection.read(&mut take, patience).await {
+                Ended::Lost => connection.lost().await,
+                Ended::Stopped => {
+                    drop(take);
+                    return connection.goodbye().await;
+                }
+            },
+        };
+        // A connection that ends at once (a second bridge of the same name) is no success.
+        if began.elapsed() > retry::LONGEST {
+            pauses = retry::Pauses::default();
+        }
+        if !patience.pause(&mut pauses, &why).await {
+            return;
+        }
+    }
+}

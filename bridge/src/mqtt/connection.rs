@@ -1,0 +1,282 @@
+//! One connection to the broker: a reader that may wait, and a writer that does not wait for it.
+
+use super::{Broker, Incoming, MAX_PUBACKS, Take, Unacked};
+use domain::{raw::MAX_PAYLOAD, topic::TELEMETRY_FILTER};
+use futures_util::{FutureExt, SinkExt, StreamExt};
+use nats::{CancellationToken, publish::Patience};
+use rumqttc::{
+    Codec, ConnAck, Connect, ConnectReturnCode, Packet, PubAck, Publish, QoS, SubAck, Subscribe,
+    SubscribeReasonCode,
+};
+use std::time::Duration;
+use tokio::{
+    net::{
+        TcpStream,
+        tcp::{OwnedReadHalf, OwnedWriteHalf},
+    },
+    sync::mpsc,
+    task::JoinHandle,
+    time::{interval, timeout},
+};
+use tokio_util::codec::{FramedRead, FramedWrite};
+
+/// Largest packet: the largest payload, the longest topic (64 KiB), and what is around them. A
+/// broker must be configured to take no larger ones.
+pub(super) const MAX_PACKET: usize = MAX_PAYLOAD + (64 << 10) + 64;
+/// The broker drops a client that it hears nothing from for one and a half of this.
+const KEEP_ALIVE: Duration = Duration::from_secs(20);
+/// A ping is sent this often, whatever else is sent.
+const PING_EVERY: Duration = Duration::from_secs(10);
+/// A broker that is silent for this long, pings notwithstanding, is gone.
+const SILENCE_LIMIT: Duration = Duration::from_secs(25);
+/// Longest wait for the connection to be made and accepted.
+const CONNECT_LIMIT: Duration = Duration::from_secs(5);
+/// Longest wait for the broker to take what is written.
+const WRITE_LIMIT: Duration = Duration::from_secs(5);
+/// Longest wait for the broker to close after goodbye.
+const GOODBYE_LIMIT: Duration = Duration::from_secs(2);
+/// Bytes read at once.
+const READ_BUFFER: usize = 64 << 10;
+/// The packet id of the one subscription.
+const SUBSCRIBE_ID: u16 = 1;
+
+type Reading = FramedRead<OwnedReadHalf, Codec>;
+type Writing = FramedWrite<OwnedWriteHalf, Codec>;
+
+/// Why reading ended.
+pub(super) enum Ended {
+    /// The connection is gone.
+    Lost,
+    /// The process is to stop.
+    Stopped,
+}
+
+/// An accepted connection.
+pub(super) struct Connection {
+    reading: Reading,
+    writer: JoinHandle<Result<(), String>>,
+    pubacks: mpsc::Sender<u16>,
+    /// Cancelled where either half finds the connection gone.
+    over: CancellationToken,
+    session: u64,
+    /// The broker kept our session: what it acknowledged since is still coming.
+    session_present: bool,
+    number: u64,
+    /// What the reader found.
+    why: String,
+}
+
+impl Connection {
+    /// Connects, signs in and subscribes. The error is for people. `confirmed` is when the writer
+    /// says goodbye.
+    pub(super) async fn open(
+        broker: &Broker,
+        confirmed: CancellationToken,
+    ) -> Result<Self, String> {
+        let address = &broker.address;
+        let opening = timeout(CONNECT_LIMIT, sign_in(broker)).await;
+        let opened = opening.unwrap_or_else(|_| Err("it does not answer in time".to_owned()));
+        let (reading, writing, session_present) =
+            opened.map_err(|why| format!("the MQTT broker at {address}: {why}"))?;
+        if !session_present {
+            tracing::warn!(
+                "the MQTT broker has no session for this bridge: right at the first start; \
+                 otherwise it lost what it had acknowledged while the bridge was away"
+            );
+        }
+        let (pubacks, due) = mpsc::channel(MAX_PUBACKS);
+        let over = CancellationToken::new();
+        let writer = tokio::spawn(write(writing, due, confirmed, over.clone()));
+        let session = nats::pack::random();
+        let (number, why) = (0, String::new());
+        Ok(Self { reading, writer, pubacks, over, session, session_present, number, why })
+    }
+
+    /// Reads until the connection is gone or the process is to stop.
+    pub(super) async fn read(&mut self, take: &mut impl Take, patience: &Patience) -> Ended {
+        loop {
+            let packet = match self.next(patience).await {
+                Ok(packet) => packet,
+                Err(ended) => return ended,
+            };
+            match packet {
+                // Each subscription brings retained messages again. To a session that was there
+                // when they were published they are old readings, to a new one they are news.
+                Packet::Publish(publish) if publish.retain && self.session_present => {
+                    self.incoming(publish).unacked.copy_of_retained();
+                }
+                Packet::Publish(publish) if publish.qos != QoS::ExactlyOnce => {
+                    let incoming = self.incoming(publish);
+                    tokio::select! {
+                        biased;
+                        taken = take.take(incoming) => if !taken { return Ended::Stopped },
+                        () = patience.shutdown.cancelled() => return Ended::Stopped,
+                    }
+                }
+                Packet::SubAck(answer) if subscribed(&answer) => {
+                    patience.moving();
+                    tracing::info!("subscribed at the MQTT broker");
+                }
+                Packet::SubAck(_) => {
+                    return self.lose("it refuses the subscription; check its access list");
+                }
+                Packet::PingResp => {}
+                _ => return self.lose("it sent a packet that was not asked for"),
+            }
+        }
+    }
+
+    /// The next packet, or why there is none.
+    async fn next(&mut self, patience: &Patience) -> Result<Packet, Ended> {
+        if patience.shutdown.is_cancelled() {
+            return Err(Ended::Stopped);
+        }
+        // Most often it is in the buffer already.
+        let mut read = self.reading.next().now_or_never();
+        if read.is_none() {
+            read = tokio::select! {
+                biased;
+                () = patience.shutdown.cancelled() => return Err(Ended::Stopped),
+                () = self.over.cancelled() => return Err(Ended::Lost),
+                read = timeout(SILENCE_LIMIT, self.reading.next()) => read.ok(),
+            };
+        }
+        match read {
+            Some(Some(Ok(packet))) => Ok(packet),
+            Some(Some(Err(error))) => Err(self.lose(&error.to_string())),
+            Some(None) => {
+                Err(self.lose("it closed the connection (does another bridge have the same name?)"))
+            }
+            None => Err(self.lose("it has fallen silent")),
+        }
+    }
+
+    fn incoming(&mut self, publish: Publish) -> Incoming {
+        self.number += 1;
+        let Publish { dup, topic, pkid: packet_id, payload, .. } = publish;
+        let unacked = Unacked { pubacks: self.pubacks.clone(), packet_id };
+        let (session, number) = (self.session, self.number);
+        Incoming { topic, payload, dup, packet_id, session, number, unacked }
+    }
+
+    fn lose(&mut self, why: &str) -> Ended {
+        why.clone_into(&mut self.why);
+        Ended::Lost
+    }
+
+    /// Ends the writer; says why the connection was lost.
+    pub(super) async fn lost(self) -> String {
+        self.over.cancel();
+        let written = self.writer.await;
+        let why = match written {
+            Ok(Err(why)) if self.why.is_empty() => why,
+            _ => self.why,
+        };
+        format!("the connection to the MQTT broker is lost: {why}")
+    }
+
+    /// Waits until the writer has sent what is left and said goodbye, and the broker has closed.
+    /// What the broker still sends is read and dropped: closing over unread bytes would reset the
+    /// connection, and the last acknowledgements could be lost with it.
+    pub(super) async fn goodbye(self) {
+        let Self { mut reading, writer, pubacks, over, .. } = self;
+        drop(pubacks);
+        let closed = async move { while let Some(Ok(_)) = reading.next().await {} };
+        let mut closed = std::pin::pin!(closed);
+        tokio::select! {
+            _ = writer => {
+                let _ = timeout(GOODBYE_LIMIT, closed).await;
+            }
+            () = &mut closed => over.cancel(),
+        }
+    }
+}
+
+fn subscribed(answer: &SubAck) -> bool {
+    matches!(answer.return_codes[..], [SubscribeReasonCode::Success(_)])
+}
+
+/// Makes the connection, up to and with the subscription; its answer comes among the messages of
+/// the session, which the broker may send first.
+async fn sign_in(broker: &Broker) -> Result<(Reading, Writing, bool), String> {
+    let text = |error: std::io::Error| error.to_string();
+    let socket = TcpStream::connect(&broker.address).await.map_err(text)?;
+    socket.set_nodelay(true).map_err(text)?;
+    let (reader, writer) = socket.into_split();
+    let codec = Codec { max_incoming_size: MAX_PACKET, max_outgoing_size: MAX_PACKET };
+    let mut reading = FramedRead::with_capacity(reader, codec.clone(), READ_BUFFER);
+    let mut writing = FramedWrite::new(writer, codec);
+    let mut connect = Connect::new(&broker.client_id);
+    connect.clean_session = false;
+    connect.keep_alive = KEEP_ALIVE.as_secs() as u16;
+    connect.set_login(&broker.user, &broker.password);
+    send(&mut writing, [Packet::Connect(connect)]).await?;
+    let session_present = match reading.next().await {
+        Some(Ok(Packet::ConnAck(ConnAck {
+            code: ConnectReturnCode::Success,
+            session_present,
+        }))) => session_present,
+        Some(Ok(Packet::ConnAck(answer))) => {
+            let user = &broker.user;
+            return Err(format!("it refuses the login of user {user}: {:?}", answer.code));
+        }
+        Some(Ok(_)) => return Err("it does not speak MQTT 3.1.1".to_owned()),
+        Some(Err(error)) => return Err(error.to_string()),
+        None => return Err("it closed the connection".to_owned()),
+    };
+    let mut subscribe = Subscribe::new(TELEMETRY_FILTER, QoS::AtLeastOnce);
+    subscribe.pkid = SUBSCRIBE_ID;
+    send(&mut writing, [Packet::Subscribe(subscribe)]).await?;
+    Ok((reading, writing, session_present))
+}
+
+/// Writes acknowledgements as they come due, and pings, until goodbye or the connection's end.
+async fn write(
+    mut writing: Writing,
+    mut due: mpsc::Receiver<u16>,
+    confirmed: CancellationToken,
+    over: CancellationToken,
+) -> Result<(), String> {
+    let mut pings = interval(PING_EVERY);
+    loop {
+        let written = tokio::select! {
+            () = over.cancelled() => return Ok(()),
+            Some(first) = due.recv() => acknowledge(&mut writing, Some(first), &mut due).await,
+            _ = pings.tick() => send(&mut writing, [Packet::PingReq]).await,
+            () = confirmed.cancelled() => {
+                acknowledge(&mut writing, None, &mut due).await?;
+                return send(&mut writing, [Packet::Disconnect]).await;
+            }
+        };
+        if written.is_err() {
+            over.cancel();
+            return written;
+        }
+    }
+}
+
+/// Sends what is due now, together.
+async fn acknowledge(
+    writing: &mut Writing,
+    first: Option<u16>,
+    due: &mut mpsc::Receiver<u16>,
+) -> Result<(), String> {
+    let all = first.into_iter().chain(std::iter::from_fn(|| due.try_recv().ok()));
+    send(writing, all.map(|packet_id| Packet::PubAck(PubAck::new(packet_id)))).await
+}
+
+async fn send(
+    writing: &mut Writing,
+    packets: impl IntoIterator<Item = Packet>,
+) -> Result<(), String> {
+    let sending = async {
+        for packet in packets {
+            writing.feed(packet).await?;
+        }
+        writing.flush().await
+    };
+    match timeout(WRITE_LIMIT, sending).await {
+        Ok(sent) => sent.map_err(|error: rumqttc::mqttbytes::Error| error.to_string()),
+        Err(_) => Err("it takes nothing any more".to_owned()),
+    }
+}

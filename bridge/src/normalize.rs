@@ -1,0 +1,136 @@
+//! Normalize: reads `RAW`, stores readings in `TELEMETRY` and letters in `DEAD`, then acknowledges.
+//!
+//! One task decodes and normalizes, so at most one device's payload is spread out in memory; what
+//! comes of it is stored by a few tasks while the next messages are worked on. The order of
+//! storing does not matter: versions were born in `RAW`.
+
+mod batch;
+mod entry;
+#[cfg(test)]
+mod fixtures;
+mod message;
+mod size;
+mod store;
+
+use crate::Shared;
+use batch::Work;
+use domain::{Clock, SystemClock, failpoint, normalize::TimeLimits};
+use entry::Known;
+use message::{Normalized, Stored, normalize_message};
+use nats::{
+    CancellationToken, Delivery, Reader, consume::Durable, inspect::NORMALIZE, publish::Patience,
+    streams::RAW,
+};
+use std::{convert::Infallible, sync::Arc, time::Duration};
+use store::store;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Instant, interval_at},
+};
+
+/// Pieces of work that are being stored while the next is worked on.
+const MAX_IN_FLIGHT: usize = 3;
+/// Work that is held asks for more time so often in the time that the stream waits, so that it is
+/// not delivered again.
+const ASK_PER_WAIT: u32 = 3;
+
+/// Runs until the door is closed; ends when what is on its way is stored, or will come again.
+pub(crate) async fn run(shared: Shared, limits: TimeLimits, door_closed: CancellationToken) {
+    let mut durable = Durable::new(RAW, NORMALIZE.to_owned(), "raw.>".to_owned());
+    durable.ack_wait = shared.ack_wait;
+    let patience = Patience { shutdown: door_closed, ..shared.patience("normalize") };
+    let reader = Reader::new(shared.wire.clone(), durable, patience);
+    let mut normalizer = Normalizer { shared: shared.clone(), limits, reader };
+    let room = Arc::new(Semaphore::new(MAX_IN_FLIGHT));
+    loop {
+        let permit = permits(&room, 1).await;
+        let Some(work) = normalizer.next_work().await else { break };
+        tokio::spawn(finish(shared.clone(), work, permit));
+    }
+    drop(permits(&room, MAX_IN_FLIGHT as u32).await);
+    normalizer.hand_back().await;
+}
+
+async fn permits(room: &Arc<Semaphore>, n: u32) -> OwnedSemaphorePermit {
+    room.clone().acquire_many_owned(n).await.expect("the semaphore is never closed")
+}
+
+struct Normalizer {
+    shared: Shared,
+    limits: TimeLimits,
+    reader: Reader,
+}
+
+impl Normalizer {
+    /// Waits for a message, then takes what else is there, as far as it fits. `None`: stopping.
+    async fn next_work(&mut self) -> Option<Work> {
+        let mut work = Work::default();
+        let mut next = Some(self.reader.next().await?);
+        while let Some(delivery) = next {
+            let normalized = self.normalize(&delivery).await?;
+            work.add(delivery, normalized);
+            next = if work.is_full() { None } else { self.reader.try_next() };
+            tokio::task::yield_now().await;
+        }
+        Some(work)
+    }
+
+    async fn normalize(&mut self, delivery: &Delivery) -> Option<Normalized> {
+        if let Some(normalized) = self.attempt(delivery, false) {
+            return Some(normalized);
+        }
+        // The door that took the message may have known more than is known here yet.
+        let patience = self.shared.patience("normalize");
+        if !self.shared.directory.caught_up(&self.shared.wire, &patience).await {
+            return None;
+        }
+        self.attempt(delivery, true)
+    }
+
+    /// Returns what was delivered ahead: the next instance need not wait until it is given up.
+    async fn hand_back(mut self) {
+        let ahead: Vec<Delivery> = std::iter::from_fn(|| self.reader.try_next()).collect();
+        // Unsubscribed first: what is handed back must not be delivered here again.
+        drop(self.reader);
+        for delivery in ahead {
+            delivery.hand_back(Duration::ZERO).await;
+        }
+    }
+
+    /// One look at the directory for the whole message.
+    fn attempt(&self, delivery: &Delivery, settled: bool) -> Option<Normalized> {
+        let directory = self.shared.directory.read();
+        let known = Known { directory: &directory, limits: self.limits, settled };
+        let (position, subject) = (delivery.position(), delivery.subject());
+        let stored = Stored { position, subject, body: delivery.payload() };
+        normalize_message(stored, known, SystemClock.now()).ok()
+    }
+}
+
+/// Stores what came of the messages and acknowledges them. Where it can't before the process
+/// stops, they come again.
+async fn finish(shared: Shared, mut work: Work, permit: OwnedSemaphorePermit) {
+    let _room = permit;
+    let parts = work.take_parts();
+    let storing = store(&shared, parts, std::mem::take(&mut work.letters));
+    let stored = tokio::select! {
+        stored = storing => stored,
+        never = ask_for_time(&work.deliveries, shared.ack_wait / ASK_PER_WAIT) => match never {},
+    };
+    let Ok(stored) = stored else { return };
+    failpoint::hit(failpoint::BEFORE_RAW_ACK);
+    for delivery in work.deliveries {
+        delivery.ack(&stored).await;
+    }
+}
+
+/// Keeps the stream from delivering again what is only held.
+async fn ask_for_time(deliveries: &[Delivery], every: Duration) -> Infallible {
+    let mut again = interval_at(Instant::now() + every, every);
+    loop {
+        again.tick().await;
+        for delivery in deliveries {
+            delivery.in_progress().await;
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! One device message: from its payload to a group of readings, or to the reason why not. Pure.
+
+use super::size::{MAX_GROUP_BYTES, group_bytes};
+use domain::{
+    Group, OrgKey, Origin, Reason, Revision, Sample,
+    directory::Directory,
+    model::Device,
+    normalize::{Fault, Normalized, TimeLimits, normalize},
+    raw::{RawMessage, Sender},
+};
+
+/// Longest detail of a letter, in bytes.
+const MAX_DETAIL: usize = 2_000;
+
+/// What is known when a message is normalized.
+#[derive(Clone, Copy)]
+pub(super) struct Known<'d> {
+    /// Devices and profiles.
+    pub directory: &'d Directory,
+    /// Believable moments.
+    pub limits: TimeLimits,
+    /// The directory has seen all that the writer of the message can have seen: what it lacks
+    /// does not exist.
+    pub settled: bool,
+}
+
+/// The directory lacks something that the writer of the message may have known. Wait until it has
+/// caught up, then do the same again, settled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Unsettled;
+
+/// What comes of one device message.
+#[derive(Debug, PartialEq)]
+pub(super) struct Outcome {
+    /// Its readings.
+    pub group: Option<(OrgKey, Group)>,
+    /// What is wrong with it, or with a part of it.
+    pub fault: Option<Fault>,
+}
+
+impl Outcome {
+    fn dead(reason: Reason, detail: String) -> Self {
+        Self { group: None, fault: Some(Fault { reason, detail }) }
+    }
+}
+
+/// Normalizes one device message that entered the platform at `origin`.
+pub(super) fn normalize_entry(
+    entry: &RawMessage<'_>,
+    origin: Origin,
+    known: Known<'_>,
+) -> Result<Outcome, Unsettled> {
+    let Some(sender) = &entry.sender else {
+        let name = shown(&entry.name);
+        let detail = format!("no device {name:?} is registered; `haystack device add` does it");
+        return Ok(Outcome::dead(Reason::UnknownDevice, detail));
+    };
+    let Sender { org, device, profile } = sender;
+    let (Some(device), Some(profile)) =
+        (known.directory.device(device), known.directory.profile(org, profile))
+    else {
+        return missing(sender, known);
+    };
+    if device.org != *org {
+        let detail = format!("device {} was of org {org} when this came, it is no more", device.id);
+        return Ok(Outcome::dead(Reason::UnknownDevice, detail));
+    }
+    match normalize(&profile.definition, &entry.payload, entry.received_at, &known.limits) {
+        Err(fault) => Ok(Outcome::dead(fault.reason, cut(fault.detail))),
+        Ok(normalized) => {
+            let (samples, faults) = to_points(device, normalized, known.settled)?;
+            let group = Group {
+                origin: Some(origin),
+                revision: Revision::default(),
+                device: Some(device.id.clone()),
+                profile_version: profile.version,
+                samples,
+            };
+            Ok(whole(org, group, faults))
+        }
+    }
+}
+
+/// The device or the profile version is not there.
+fn missing(sender: &Sender, known: Known<'_>) -> Result<Outcome, Unsettled> {
+    if !known.settled {
+        return Err(Unsettled);
+    }
+    let Sender { org, device, profile } = sender;
+    if known.directory.device(device).is_none() {
+        let detail = format!("device {device} was registered when this came, and is no more");
+        return Ok(Outcome::dead(Reason::UnknownDevice, detail));
+    }
+    let (id, version) = (&profile.id, profile.version);
+    let detail = format!("org {org} has no version {version} of device type {id}");
+    Ok(Outcome::dead(Reason::UnknownProfile, detail))
+}
+
+/// From metrics to the device's points. A metric without a point is a fault of its own.
+fn to_points(
+    device: &Device,
+    normalized: Normalized<'_>,
+    settled: bool,
+) -> Result<(Vec<Sample>, Vec<Fault>), Unsettled> {
+    let Normalized { readings, mut faults } = normalized;
+    let mut samples = Vec::with_capacity(readings.len());
+    for reading in readings {
+        match device.points.get(reading.metric) {
+            Some(point) => {
+                let (entity, ts, values) = (point.entity, reading.ts, reading.values);
+                samples.push(Sample { entity, ts, values });
+            }
+            None if !settled => return Err(Unsettled),
+            None => {
+                let detail = format!("device {} has no point for {}", device.id, reading.metric);
+                faults.push(Fault { reason: Reason::NothingMapped, detail });
+            }
+        }
+    }
+    Ok((samples, faults))
+}
+
+/// The readings go on, the faults become one letter.
+fn whole(org: &OrgKey, group: Group, faults: Vec<Fault>) -> Outcome {
+    let bytes = group_bytes(&group);
+    if bytes > MAX_GROUP_BYTES {
+        let detail = format!("{bytes} bytes of readings, at most {MAX_GROUP_BYTES} fit a message");
+        return Outcome::dead(Reason::WrongType, detail);
+    }
+    let fault = faults.first().map(|first| first.reason).map(|reason| {
+        let details: Vec<_> = faults.into_iter().map(|fault| fault.detail).collect();
+        Fault { reason, detail: cut(details.join("; ")) }
+    });
+    let group = (!group.samples.is_empty()).then(|| (org.clone(), group));
+    Outcome { group, fault }
+}
+
+/// A name from outside, short enough for a letter.
+fn shown(name: &str) -> String {
+    const SHOWN: usize = 80;
+    name.chars().take(SHOWN).collect()
+}
+
+fn cut(mut detail: String) -> String {
+    if detail.len() > MAX_DETAIL {
+        detail.truncate(detail.floor_char_boundary(MAX_DETAIL));
+        detail.push('…');
+    }
+    detail
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,112 @@
+//! One message of `RAW`: every entry of its pack becomes readings, a letter, or both. Pure.
+
+use super::entry::{Known, Outcome, Unsettled, normalize_entry};
+use domain::{
+    Group, Letter, OrgKey, Origin, OriginStream, Position, Reason, Stage, Timestamp,
+    letter::Source,
+    normalize::Fault,
+    raw::{MAX_PACK_ENTRIES, Pack, RawMessage},
+};
+use nats::{envelope, streams::RAW};
+
+/// A letter names the first, and at this stage only, attempt: whoever normalizes the message again
+/// writes the same letter.
+const FIRST_ATTEMPT: u32 = 1;
+
+/// A message of `RAW` and where it stands.
+#[derive(Clone, Copy)]
+pub(super) struct Stored<'b> {
+    /// Where it stands, and when it was stored.
+    pub position: Position,
+    /// Its subject.
+    pub subject: &'b str,
+    /// Its body.
+    pub body: &'b [u8],
+}
+
+/// What comes of one message of `RAW`.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Normalized {
+    /// Readings, in the order of the entries.
+    pub groups: Vec<(OrgKey, Group)>,
+    /// What is set aside.
+    pub letters: Vec<Letter>,
+}
+
+/// Normalizes all entries; `now` is for the letters.
+pub(super) fn normalize_message(
+    stored: Stored<'_>,
+    known: Known<'_>,
+    now: Timestamp,
+) -> Result<Normalized, Unsettled> {
+    let pack = match unpack(stored.body) {
+        Ok(pack) => pack,
+        Err(fault) => return Ok(undecodable(stored, fault, now)),
+    };
+    let mut normalized = Normalized::default();
+    for (index, entry) in (0..).zip(&pack.entries) {
+        let origin = origin(stored.position, index);
+        let Outcome { group, fault } = normalize_entry(entry, origin, known)?;
+        normalized.groups.extend(group);
+        normalized.letters.extend(fault.map(|fault| about_entry(entry, origin, fault, now)));
+    }
+    Ok(normalized)
+}
+
+fn unpack(body: &[u8]) -> Result<Pack<'_>, Fault> {
+    let undecodable = |detail| Fault { reason: Reason::Undecodable, detail };
+    let pack: Pack<'_> =
+        envelope::decode_borrowed(body).map_err(|fault| undecodable(fault.to_string()))?;
+    let entries = pack.entries.len();
+    if entries > MAX_PACK_ENTRIES {
+        // The place of an entry has ten bits in a version.
+        let detail = format!("a pack of {entries} entries, at most {MAX_PACK_ENTRIES} are read");
+        return Err(undecodable(detail));
+    }
+    Ok(pack)
+}
+
+fn origin(position: Position, index: u16) -> Origin {
+    let Position { sequence, stored_at: accepted_at } = position;
+    Origin { stream: OriginStream::Raw, sequence, index, accepted_at }
+}
+
+fn about_entry(entry: &RawMessage<'_>, origin: Origin, fault: Fault, now: Timestamp) -> Letter {
+    let org = entry.sender.as_ref().map(|sender| sender.org.clone());
+    letter(org, entry.name.to_string(), origin, fault, now)
+}
+
+/// The message as a whole can't be read: its letter is about row 0.
+fn undecodable(stored: Stored<'_>, fault: Fault, now: Timestamp) -> Normalized {
+    let origin = origin(stored.position, 0);
+    let letter = letter(None, stored.subject.to_owned(), origin, fault, now);
+    Normalized { groups: Vec::new(), letters: vec![letter] }
+}
+
+fn letter(
+    org: Option<OrgKey>,
+    sender: String,
+    origin: Origin,
+    fault: Fault,
+    now: Timestamp,
+) -> Letter {
+    let Fault { reason, detail } = fault;
+    let (sequence, row) = (origin.sequence, origin.index.into());
+    Letter {
+        stage: Stage::Normalize,
+        target: None,
+        source: Source { stream: RAW.to_owned(), sequence, row },
+        org,
+        sender,
+        reason,
+        detail,
+        row: None,
+        origin: Some(origin),
+        revision: 0,
+        attempts: FIRST_ATTEMPT,
+        at: now,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,6 @@
+//! Ingest against real servers: from `TELEMETRY` into two databases.
+
+mod converge;
+mod hold;
+mod house;
+mod poison;

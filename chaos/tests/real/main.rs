@@ -1,0 +1,14 @@
+//! Every test that needs real servers, in one binary.
+
+#![expect(clippy::unwrap_used, reason = "a test that can't go on panics")]
+#![expect(unreachable_pub, reason = "modules of one test binary")]
+
+mod bridge;
+mod crash;
+mod ingest;
+mod outage;
+mod permissions;
+mod registry;
+mod store;
+mod up;
+mod wire;

@@ -1,0 +1,172 @@
+//! `haystack up` as a user meets it: taken ports, a second `up`, SIGKILL, the next start, `down`.
+
+use std::{
+    collections::BTreeMap,
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
+use testkit::{
+    eventually,
+    judge::{FIRST, payload},
+    process::run,
+};
+
+/// A data folder of a test, and `haystack` on it.
+struct Home {
+    folder: PathBuf,
+}
+
+impl Home {
+    fn new() -> Self {
+        Self { folder: testkit::folder("up") }
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        let folder = self.folder.display().to_string();
+        run(&[&["--data-dir", &folder], arguments].concat())
+    }
+
+    fn succeed(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{arguments:?}: {}\n{text}{error}", output.status);
+        text
+    }
+
+    /// What `env` prints, read by a shell as its documentation says.
+    fn env(&self) -> BTreeMap<String, String> {
+        let script = format!(
+            "eval \"$('{}' --data-dir '{}' env | sed 's/^/export /')\"; env",
+            testkit::process::binary().display(),
+            self.folder.display()
+        );
+        let output = Command::new("sh").args(["-c", &script]).output().expect("sh");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        text.lines()
+            .filter_map(|line| line.split_once('='))
+            .filter(|(key, _)| key.starts_with("HAYSTACK_") || *key == "PGPASSFILE")
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .collect()
+    }
+
+    /// Processes that name this folder: what `up` runs.
+    fn processes(&self) -> Vec<i32> {
+        let named = |pid: &i32| {
+            let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let command = String::from_utf8_lossy(&command).replace('\0', " ");
+            command.contains(&self.folder.display().to_string())
+        };
+        let all = std::fs::read_dir("/proc").expect("proc").flatten();
+        all.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(named).collect()
+    }
+
+    /// The process that is `up` itself.
+    fn up(&self) -> i32 {
+        let is_up = |pid: &&i32| {
+            let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            String::from_utf8_lossy(&command).split('\0').any(|word| word == "up")
+        };
+        let processes = self.processes();
+        *processes.iter().find(is_up).expect("up runs")
+    }
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        let _ = self.run(&["down"]);
+    }
+}
+
+fn port(url: &str) -> u16 {
+    let after = url.rsplit(':').next().expect("a port");
+    let digits: String = after.chars().take_while(char::is_ascii_digit).collect();
+    digits.parse().expect("a number")
+}
+
+/// Readings of TS-001-2024 with the value n, counted by psql as a user would.
+fn stored(env: &BTreeMap<String, String>, target: &str, n: u32) -> Result<(), String> {
+    let moment = FIRST + i64::from(n);
+    let sql = format!(
+        "select count(*) from core.values_demo where value_n = {n} and ts = to_timestamp({moment})"
+    );
+    let output = Command::new("psql")
+        .args([&env[target], "-X", "-A", "-t", "-c", &sql])
+        .env("PGPASSFILE", &env["PGPASSFILE"])
+        .output()
+        .expect("psql");
+    let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    if text == "1" { Ok(()) } else { Err(format!("{text:?} {error}")) }
+}
+
+async fn send_and_see(env: &BTreeMap<String, String>, n: u32) {
+    let port = port(&env["HAYSTACK_MQTT_URL"]).to_string();
+    let sent = Command::new("mosquitto_pub")
+        .args(["-h", "127.0.0.1", "-p", &port, "-q", "1"])
+        .args(["-t", "devices/TS-001-2024/telemetry", "-m", &payload(n)])
+        .status()
+        .expect("mosquitto_pub");
+    assert!(sent.success());
+    for target in ["HAYSTACK_PRIMARY_URL", "HAYSTACK_SECONDARY_URL"] {
+        eventually("the reading to be stored", || async { stored(env, target, n) }).await;
+    }
+}
+
+fn modes(folder: &Path) -> Vec<(String, u32)> {
+    use std::os::unix::fs::PermissionsExt;
+    let entries = std::fs::read_dir(folder).expect("a folder").flatten();
+    let mode = |entry: &std::fs::DirEntry| entry.metadata().expect("is there").permissions().mode();
+    entries.map(|e| (e.file_name().to_string_lossy().into_owned(), mode(&e) & 0o777)).collect()
+}
+
+/// One story in one test: two `up`s at once would race for the default ports.
+#[tokio::test]
+async fn up_is_taken_down_killed_and_comes_back() {
+    let home = Home::new();
+    // The defaults are taken, by us or by whoever runs on this machine.
+    let taken: Vec<_> =
+        [1883, 4222, 5432].map(|port| TcpListener::bind(("127.0.0.1", port))).into_iter().collect();
+    let printed = home.succeed(&["up", "--detach"]);
+    for port in [1883, 4222, 5432] {
+        assert!(printed.contains(&port.to_string()), "{port} is said to be taken:\n{printed}");
+    }
+    let env = home.env();
+    for key in ["HAYSTACK_MQTT_URL", "HAYSTACK_NATS_URL", "HAYSTACK_PRIMARY_URL"] {
+        assert!(![1883, 4222, 5432].contains(&port(&env[key])), "{env:?}");
+    }
+    drop(taken);
+    for (name, mode) in modes(&home.folder.join("secrets")) {
+        assert_eq!(mode, 0o600, "{name}");
+    }
+    send_and_see(&env, 1).await;
+
+    // A second one says so and leaves the first alone.
+    let second = home.run(&["up", "--detach"]);
+    assert_eq!(second.status.code(), Some(1));
+    let text = String::from_utf8_lossy(&second.stderr).into_owned();
+    assert!(text.contains(&home.up().to_string()), "it names the first: {text}");
+    send_and_see(&env, 2).await;
+
+    // Killed: its children are orphans. The next one goes on with the same data.
+    let killed = nix::unistd::Pid::from_raw(home.up());
+    nix::sys::signal::kill(killed, nix::sys::signal::Signal::SIGKILL).unwrap();
+    home.succeed(&["up", "--detach"]);
+    let env = home.env();
+    send_and_see(&env, 3).await;
+    for target in ["HAYSTACK_PRIMARY_URL", "HAYSTACK_SECONDARY_URL"] {
+        for n in [1, 2] {
+            stored(&env, target, n).unwrap();
+        }
+    }
+    home.succeed(&["verify"]);
+    home.succeed(&["doctor"]);
+
+    home.succeed(&["down"]);
+    assert!(home.processes().is_empty(), "nothing is left running");
+    // A warm start on the same ports, with the same data.
+    home.succeed(&["up", "--detach"]);
+    assert_eq!(home.env(), env);
+    stored(&env, "HAYSTACK_PRIMARY_URL", 3).unwrap();
+}

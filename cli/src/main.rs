@@ -1,0 +1,135 @@
+//! The `haystack` command: one binary, one subcommand a role.
+
+mod connect;
+mod databases;
+mod demo;
+mod device;
+mod device_type;
+mod doctor;
+mod live;
+mod migrate;
+mod org;
+mod roles;
+mod settings;
+mod status;
+mod table;
+mod up;
+mod verify;
+
+use clap::{Args, Parser, Subcommand};
+use service::config::{self, Loaded};
+use std::{path::PathBuf, process::ExitCode};
+
+/// Telemetry of buildings and device fleets: nothing lost between "acknowledged" and "stored".
+#[derive(Parser)]
+#[command(name = "haystack", version = VERSION, max_term_width = 100, after_help = EXIT_CODES)]
+struct Cli {
+    #[command(flatten)]
+    globals: Globals,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// A build for tests says so.
+const VERSION: &str = if cfg!(feature = "failpoints") {
+    concat!(env!("CARGO_PKG_VERSION"), " with failpoints, for tests only")
+} else {
+    env!("CARGO_PKG_VERSION")
+};
+
+const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 wrong usage.";
+
+/// What every subcommand takes.
+#[derive(Args)]
+pub(crate) struct Globals {
+    /// Configuration file [default: ./haystack.toml, else the one that `up` wrote]
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Folder of everything that `up` runs
+    #[arg(long, global = true, value_name = "DIR", default_value = ".haystack")]
+    data_dir: PathBuf,
+    /// Override one setting, e.g. --set log.level=debug
+    #[arg(long, global = true, value_name = "KEY=VALUE", value_parser = key_value)]
+    set: Vec<(String, String)>,
+}
+
+fn key_value(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("expected KEY=VALUE")?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+impl Globals {
+    /// The configuration as the layers give it.
+    pub(crate) fn load(&self) -> anyhow::Result<Loaded> {
+        Ok(config::load(self.config.as_deref(), &self.data_dir, &self.set)?)
+    }
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Start everything on this machine, and show what flows
+    Up(up::UpArgs),
+    /// Stop what `up --detach` started
+    Down(up::DownArgs),
+    /// Print the addresses of what `up` runs, as KEY=value
+    Env(up::EnvArgs),
+    /// Streams, consumers, lag of each target, dead letters, and what is held and why
+    Status(status::StatusArgs),
+    /// Check versions, settings, clocks, disk and permissions, and say what to do
+    Doctor(doctor::DoctorArgs),
+    /// Compare the targets: the same rows in each, by org and hour?
+    Verify(verify::VerifyArgs),
+    /// Print the merged configuration and where each value came from
+    Config(settings::ConfigArgs),
+    /// Bring the streams and every database to this release
+    Migrate(migrate::MigrateArgs),
+    /// Organisations
+    #[command(subcommand)]
+    Org(org::OrgCommand),
+    /// Device types: how payloads become readings
+    #[command(subcommand)]
+    DeviceType(device_type::TypeCommand),
+    /// Devices
+    #[command(subcommand)]
+    Device(device::DeviceCommand),
+    /// Keep a few devices talking through the broker
+    Demo(demo::DemoArgs),
+    /// Run the bridge: MQTT to the streams
+    Bridge,
+    /// Run the ingest service: the streams to every database
+    Ingest,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let done = runtime.map_err(anyhow::Error::from).and_then(|runtime| {
+        let done = runtime.block_on(run(cli.command, &cli.globals));
+        // What still runs (a read of standard input, a lost connection) must not hold the exit.
+        runtime.shutdown_background();
+        done
+    });
+    done.unwrap_or_else(|error| {
+        eprintln!("haystack: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+async fn run(command: Command, globals: &Globals) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Up(args) => up::run(args, globals).await,
+        Command::Down(args) => up::down(args, globals).await,
+        Command::Env(args) => up::env(args, globals).await,
+        Command::Status(args) => status::run(&args, globals).await,
+        Command::Doctor(args) => doctor::run(&args, globals).await,
+        Command::Verify(args) => verify::run(&args, globals).await,
+        Command::Config(args) => settings::run(&args, globals),
+        Command::Migrate(args) => migrate::run(&args, globals).await,
+        Command::Org(command) => org::run(command, globals).await,
+        Command::DeviceType(command) => device_type::run(command, globals).await,
+        Command::Device(command) => device::run(command, globals).await,
+        Command::Demo(args) => demo::run(&args, globals).await,
+        Command::Bridge => roles::run(roles::Role::Bridge, globals).await,
+        Command::Ingest => roles::run(roles::Role::Ingest, globals).await,
+    }
+}

@@ -1,0 +1,67 @@
+//! `haystack migrate`: the streams and every database, brought to this release.
+
+use crate::{Globals, connect, databases, device_type};
+use anyhow::Context;
+use clap::Args;
+use domain::{DeviceId, OrgKey};
+use nats::{
+    Wire,
+    registry::{add_device, add_org, apply_device_type},
+    streams,
+};
+use service::Config;
+use std::{path::Path, process::ExitCode};
+
+/// The device type that a new platform starts with.
+const TEMPERATURE_SENSOR: &str = include_str!("../../config/device-types/temperature-sensor.yaml");
+
+#[derive(Args)]
+pub(crate) struct MigrateArgs {
+    /// Also make org `demo`, device type `temperature-sensor` and device TS-001-2024
+    #[arg(long)]
+    seed: bool,
+}
+
+/// Safe to run again, and by two at once. A database that is away does not keep the others.
+pub(crate) async fn run(args: &MigrateArgs, globals: &Globals) -> anyhow::Result<ExitCode> {
+    let config = globals.load()?.config;
+    service::logs::start(&config.log)?;
+    let wire = connect::now(&config, "admin").await?;
+    let limits = streams::Limits {
+        readings: config.streams.readings_max_bytes,
+        others: config.streams.others_max_bytes,
+    };
+    streams::declare(&wire, &limits).await?;
+    println!("streams: as this release needs them");
+    let mut failed = false;
+    for (name, target) in &config.targets {
+        let database = databases::open(&config, target.owner_url(), "migrate")?;
+        match store::migrate::run(&database).await {
+            Ok(()) => println!("target {name}: as this release needs it"),
+            Err(fault) => {
+                failed = true;
+                eprintln!("haystack: target {name}: {fault}");
+            }
+        }
+    }
+    if args.seed {
+        seed(&config).await.context("seeding the demonstration org")?;
+    }
+    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+async fn seed(config: &Config) -> anyhow::Result<()> {
+    let wire: Wire = connect::now(config, "operator").await?;
+    let org = OrgKey::parse("demo")?;
+    add_org(&wire, org.clone(), "Demo".to_owned()).await?;
+    let name = Path::new("temperature-sensor.yaml");
+    let definition = device_type::read(TEMPERATURE_SENSOR, name)?;
+    let id = definition.device_type.clone();
+    // A type that the user changed since is theirs: only a missing one is made.
+    let known = nats::model::load(&wire).await?.head(&org, &id).is_some();
+    if !known {
+        apply_device_type(&wire, &org, definition).await?;
+    }
+    add_device(&wire, &org, DeviceId::parse("TS-001-2024")?, id, None).await?;
+    Ok(())
+}

@@ -1,0 +1,95 @@
+//! One service as a process: what containers and `up` run.
+
+use crate::{Globals, connect};
+use anyhow::Context;
+use domain::Holds;
+use service::{Config, Lifecycle, failpoint, health, logs};
+use std::{net::SocketAddr, process::ExitCode};
+use tokio::net::TcpListener;
+
+/// A service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// MQTT to the streams.
+    Bridge,
+    /// The streams to every database.
+    Ingest,
+}
+
+impl Role {
+    /// Also the name of its user at the NATS server.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Bridge => "bridge",
+            Self::Ingest => "ingest",
+        }
+    }
+
+    /// What must have happened once before the service is ready, as holds.
+    fn not_ready_yet(self, config: &Config, holds: &Holds) {
+        let now = connect::now_here();
+        match self {
+            Self::Bridge => {
+                holds.hold("mqtt", "not subscribed at the broker yet", now);
+            }
+            Self::Ingest => {
+                for target in config.targets.keys() {
+                    holds.hold(&format!("{target}/MODEL"), "MODEL is not applied yet", now);
+                }
+            }
+        }
+    }
+
+    fn http(self, config: &Config) -> SocketAddr {
+        match self {
+            Self::Bridge => config.bridge.http,
+            Self::Ingest => config.ingest.http,
+        }
+    }
+}
+
+/// Runs the service until SIGTERM or SIGINT.
+pub(crate) async fn run(role: Role, globals: &Globals) -> anyhow::Result<ExitCode> {
+    let config = globals.load()?.config;
+    logs::start(&config.log)?;
+    failpoint::arm_from_environment()?;
+    let lifecycle = Lifecycle::default();
+    lifecycle.stop_on_signals()?;
+    let holds = Holds::default();
+    role.not_ready_yet(&config, &holds);
+    serve_health(role, &config, &lifecycle, &holds).await?;
+    let wire = connect::patiently(&config, role.name(), &holds, &lifecycle.shutdown).await?;
+    if let Some(wire) = wire {
+        tracing::info!(service = role.name(), version = env!("CARGO_PKG_VERSION"), "started");
+        match role {
+            Role::Bridge => bridge::run(&config, wire, &lifecycle, holds).await?,
+            Role::Ingest => ingest::run(&config, wire, &lifecycle, holds).await?,
+        }
+    }
+    // A service that returns by itself has nothing more to do.
+    lifecycle.shutdown.cancel();
+    if !lifecycle.drained().await {
+        tracing::warn!("stopped before all was drained; the streams deliver it again");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn serve_health(
+    role: Role,
+    config: &Config,
+    lifecycle: &Lifecycle,
+    holds: &Holds,
+) -> anyhow::Result<()> {
+    let address = role.http(config);
+    let metrics = health::collect()?;
+    let listener = TcpListener::bind(address).await.with_context(|| {
+        format!("{}.http: {address} can't be listened on; choose another", role.name())
+    })?;
+    let served = health::serve(listener, holds.clone(), metrics, lifecycle.shutdown.clone());
+    lifecycle.spawn(async move {
+        if let Err(error) = served.await {
+            tracing::error!(%error, "health and metrics are no longer served");
+        }
+    });
+    Ok(())
+}

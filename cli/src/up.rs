@@ -1,0 +1,136 @@
+//! `haystack up`, `down` and `env`: the whole platform on this machine, from one data folder.
+
+mod backoff;
+mod child;
+mod detach;
+mod environment;
+mod folder;
+mod notice;
+mod orphans;
+mod ports;
+mod probe;
+mod servers;
+mod services;
+mod stack;
+
+use crate::{Globals, live};
+use anyhow::Context;
+use clap::Args;
+use folder::Folder;
+use nats::CancellationToken;
+use service::config;
+use stack::Stack;
+use std::process::ExitCode;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+pub(crate) use environment::env;
+
+#[derive(Args)]
+pub(crate) struct UpArgs {
+    /// Return when all is ready, and let it run in the background (`haystack down` stops it)
+    #[arg(long)]
+    detach: bool,
+    /// Print no line a second
+    #[arg(long)]
+    no_live: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct DownArgs {}
+
+#[derive(Args)]
+pub(crate) struct EnvArgs {}
+
+pub(crate) async fn run(args: UpArgs, globals: &Globals) -> anyhow::Result<ExitCode> {
+    anyhow::ensure!(
+        globals.config.is_none(),
+        "`up` writes its own configuration; leave --config out and use --set KEY=VALUE or \
+         HAYSTACK__SECTION__KEY"
+    );
+    if args.detach {
+        return detach::run(globals).await;
+    }
+    // A mistake in the settings is told before anything starts.
+    globals.load()?;
+    let mut signals = Signals::listen()?;
+    let folder = Folder::open(&globals.data_dir)?;
+    let lock = folder.lock()?;
+    folder.forget_ready()?;
+    let mut stack = Stack::default();
+    let served = tokio::select! {
+        served = serve(&mut stack, &folder, globals, &args) => served,
+        () = signals.next() => Ok(()),
+    };
+    notice::say("stopping");
+    let mut stopped = std::pin::pin!(stack.stop());
+    loop {
+        tokio::select! {
+            () = &mut stopped => break,
+            () = signals.next() => notice::say("still stopping; what is stored stays stored"),
+        }
+    }
+    folder.forget_ready()?;
+    drop(lock);
+    served?;
+    notice::say("stopped; `up` goes on with the same data");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Starts everything, says so, and shows what flows. Ends only by an error, or by being dropped.
+async fn serve(
+    stack: &mut Stack,
+    folder: &Folder,
+    globals: &Globals,
+    args: &UpArgs,
+) -> anyhow::Result<()> {
+    stack.start(folder, &globals.set).await?;
+    stack.describe(folder, globals);
+    folder.tell_ready()?;
+    if args.no_live {
+        return std::future::pending().await;
+    }
+    let config = config::load(Some(&folder.config()), folder.path(), &globals.set)?.config;
+    let shutdown = CancellationToken::new();
+    let _stops_with_us = shutdown.clone().drop_guard();
+    // In a task of its own: what can't be shown must not end what runs.
+    let _ = tokio::spawn(async move { live::follow(&config, shutdown).await }).await;
+    std::future::pending().await
+}
+
+pub(crate) async fn down(_: DownArgs, globals: &Globals) -> anyhow::Result<ExitCode> {
+    anyhow::ensure!(
+        globals.data_dir.is_dir(),
+        "there is no {}; name the folder of the `up` to stop with --data-dir",
+        globals.data_dir.display()
+    );
+    let folder = Folder::open(&globals.data_dir)?;
+    if detach::stop(&folder).await? {
+        notice::say("stopped; `up` goes on with the same data");
+    } else {
+        notice::say("nothing was running");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The signals that ask to stop: Ctrl-C, a supervisor's, a closed terminal's.
+struct Signals([Signal; 3]);
+
+impl Signals {
+    fn listen() -> anyhow::Result<Self> {
+        let listen = |kind| signal(kind).context("can't listen to signals");
+        Ok(Self([
+            listen(SignalKind::interrupt())?,
+            listen(SignalKind::terminate())?,
+            listen(SignalKind::hangup())?,
+        ]))
+    }
+
+    async fn next(&mut self) {
+        let [interrupt, terminate, hangup] = &mut self.0;
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
+        }
+    }
+}

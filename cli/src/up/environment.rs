@@ -1,0 +1,38 @@
+//! `haystack env`: where things are, for scripts. No passwords: `PGPASSFILE` names their file.
+
+use super::{EnvArgs, folder::Folder, stack::shell};
+use crate::Globals;
+use domain::TargetName;
+use service::{Config, config};
+use std::process::ExitCode;
+
+pub(crate) async fn env(_: EnvArgs, globals: &Globals) -> anyhow::Result<ExitCode> {
+    let path = globals.data_dir.join("haystack.toml");
+    anyhow::ensure!(
+        path.is_file(),
+        "`haystack up` has not run on {} yet",
+        globals.data_dir.display()
+    );
+    let folder = Folder::open(&globals.data_dir)?;
+    let config = config::load(Some(&folder.config()), folder.path(), &globals.set)?.config;
+    for (key, value) in variables(&config) {
+        println!("{key}={}", shell(&value));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn variables(config: &Config) -> Vec<(&'static str, String)> {
+    let target = |name: &str| {
+        let name = TargetName::parse(name).ok()?;
+        config.targets.get(&name).map(|target| target.owner_url().to_owned())
+    };
+    let all = [
+        ("HAYSTACK_NATS_URL", Some(config.nats.url.clone())),
+        ("HAYSTACK_MQTT_URL", Some(config.mqtt.url.clone())),
+        ("HAYSTACK_PRIMARY_URL", target("primary")),
+        ("HAYSTACK_SECONDARY_URL", target("secondary")),
+        ("HAYSTACK_STATE_URL", config.state.url.clone()),
+        ("PGPASSFILE", Some(config.pgpass().display().to_string())),
+    ];
+    all.into_iter().filter_map(|(key, value)| Some((key, value?))).collect()
+}

@@ -1,0 +1,197 @@
+//! The four servers under `up`: NATS, Mosquitto, and PostgreSQL for the primary and the secondary.
+
+use super::{
+    child::{Child, Ending, Spec},
+    folder::Folder,
+    notice,
+    orphans::Pattern,
+    ports::Ports,
+};
+use anyhow::{Context, Result};
+use local::{Mosquitto, Nats, Postgres, Roles, Server, account, postgres, roles};
+use std::{ffi::OsString, path::Path, sync::Arc};
+use tokio::task::spawn_blocking;
+
+/// The clusters, the primary first, and the databases in each.
+const CLUSTERS: [(&str, &[&str]); 2] =
+    [("primary", &[roles::BUILDING, roles::STATE]), ("secondary", &[roles::BUILDING])];
+
+/// The servers, laid out.
+pub(crate) struct Servers {
+    nats: Arc<Nats>,
+    mosquitto: Arc<Mosquitto>,
+    clusters: [Cluster; 2],
+}
+
+/// One PostgreSQL.
+struct Cluster {
+    postgres: Arc<Postgres>,
+    roles: Roles,
+    databases: &'static [&'static str],
+}
+
+/// How the servers of an earlier `up` on this folder are recognised, in the order of stopping.
+pub(crate) fn patterns(folder: &Folder) -> Vec<Pattern> {
+    let places = |sub: &str, file: &str| -> Vec<Vec<OsString>> {
+        let homes = account::homes(&folder.path().join(sub));
+        homes.iter().map(|home| vec![home.join(file).into_os_string()]).collect()
+    };
+    let pattern = |name, program, arguments, ending| Pattern { name, program, arguments, ending };
+    let data = |sub| places(sub, "data");
+    vec![
+        pattern("mosquitto", "mosquitto", places("mosquitto", "mosquitto.conf"), Ending::SERVER),
+        pattern("nats", "nats-server", places("nats", "nats-server.conf"), Ending::SERVER),
+        pattern("postgres-primary", "postgres", data("postgres-primary"), Ending::POSTGRES),
+        pattern("postgres-secondary", "postgres", data("postgres-secondary"), Ending::POSTGRES),
+    ]
+}
+
+impl Servers {
+    /// Lays them out in the folder; the databases' clusters are made at the first start.
+    pub(crate) async fn lay_out(folder: &Folder, ports: &Ports) -> Result<Self> {
+        let [primary, secondary] = CLUSTERS.map(|(name, databases)| {
+            let (folder, ports) = (folder.clone(), ports.clone());
+            spawn_blocking(move || Cluster::lay_out(&folder, &ports, name, databases))
+        });
+        let (of_others, ports) = (folder.clone(), ports.clone());
+        let others = spawn_blocking(move || -> Result<_> {
+            let (path, secrets) = (of_others.path(), of_others.secrets());
+            let nats = Nats::lay_out(&path.join("nats"), &secrets, ports.of("nats"))?;
+            let wanted = path.join("mosquitto");
+            let mosquitto = Mosquitto::lay_out(&wanted, &secrets, ports.of("mosquitto"))?;
+            say_where("mosquitto", &wanted, mosquitto.folder());
+            Ok((Arc::new(nats), Arc::new(mosquitto)))
+        });
+        let (primary, secondary, others) = tokio::try_join!(primary, secondary, others)
+            .context("a task that lays out the servers was lost")?;
+        let (nats, mosquitto) = others?;
+        Ok(Self { nats, mosquitto, clusters: [primary?, secondary?] })
+    }
+
+    /// Starts them all, with no wait.
+    pub(crate) fn start(&self, folder: &Folder) -> Result<Started> {
+        let [primary, secondary] = &self.clusters;
+        Ok(Started {
+            nats: start(&self.nats, Ending::SERVER, folder)?,
+            mosquitto: start(&self.mosquitto, Ending::SERVER, folder)?,
+            clusters: [
+                start(&primary.postgres, Ending::POSTGRES, folder)?,
+                start(&secondary.postgres, Ending::POSTGRES, folder)?,
+            ],
+        })
+    }
+
+    /// Waits until all serve, and makes the roles and databases that are missing.
+    pub(crate) async fn ready(&self, started: &Started, folder: &Folder) -> Result<()> {
+        let [primary, secondary] = &self.clusters;
+        let [on_primary, on_secondary] = &started.clusters;
+        tokio::try_join!(
+            started.nats.ready(self.nats.ready()),
+            started.mosquitto.ready(self.mosquitto.ready()),
+            primary.ready(on_primary),
+            secondary.ready(on_secondary),
+        )?;
+        let pgpass = folder.secrets().join("pgpass");
+        roles::write_pgpass(&pgpass, &[&primary.roles, &secondary.roles])
+    }
+
+    /// The services' configuration.
+    pub(crate) fn config(&self, folder: &Folder, ports: &Ports) -> String {
+        let url = |cluster: &Cluster, role, database| cluster.roles.url(role, database);
+        let target = |name: &str, cluster: &Cluster, primary: bool| {
+            format!(
+                "\n[targets.{name}]\nurl = \"{}\"\nowner_url = \"{}\"\nprimary = {primary}\n",
+                url(cluster, roles::INGEST, roles::BUILDING),
+                url(cluster, roles::OWNER, roles::BUILDING),
+            )
+        };
+        let [primary, secondary] = &self.clusters;
+        let head = "# Written by `haystack up` at every start. Change settings with --set \
+                    KEY=VALUE or\n# HAYSTACK__SECTION__KEY instead.\n";
+        let secrets = serde_json::Value::from(folder.secrets().to_string_lossy());
+        format!(
+            "{head}\n[secrets]\ndir = {secrets}\n\n[nats]\nurl = \"{}\"\n\n[mqtt]\nurl = \"{}\"\n\
+             {}{}\n[state]\nurl = \"{}\"\n\n[bridge]\nhttp = \"127.0.0.1:{}\"\n\n[ingest]\nhttp = \
+             \"127.0.0.1:{}\"\n",
+            self.nats.url(),
+            self.mosquitto.url(),
+            target("primary", primary, true),
+            target("secondary", secondary, false),
+            url(primary, roles::OWNER, roles::STATE),
+            ports.of("bridge"),
+            ports.of("ingest"),
+        )
+    }
+}
+
+impl Cluster {
+    fn lay_out(
+        folder: &Folder,
+        ports: &Ports,
+        name: &str,
+        databases: &'static [&'static str],
+    ) -> Result<Self> {
+        let server = format!("postgres-{name}");
+        let (port, wanted) = (ports.of(&server), folder.path().join(&server));
+        let layout = postgres::Layout {
+            name,
+            folder: &wanted,
+            secrets: &folder.secrets(),
+            port,
+            extra: "",
+            timescaledb: true,
+            safe: true,
+        };
+        let postgres = Postgres::lay_out(layout)?;
+        say_where(&server, &wanted, postgres.folder());
+        if postgres.init()? {
+            notice::say(&format!("made a PostgreSQL cluster in {}", postgres.folder().display()));
+        }
+        let roles = Roles::ensure(&folder.secrets(), name, port)?;
+        Ok(Self { postgres: Arc::new(postgres), roles, databases })
+    }
+
+    async fn ready(&self, child: &Child) -> Result<()> {
+        child.ready(self.postgres.ready()).await?;
+        local::set_up(&self.postgres, &self.roles, self.databases).await
+    }
+}
+
+fn say_where(name: &str, wanted: &Path, folder: &Path) {
+    if wanted != folder {
+        notice::say(&format!(
+            "{name} keeps its data in {}: its user can't reach {}",
+            folder.display(),
+            wanted.display()
+        ));
+    }
+}
+
+fn start<S: Server + 'static>(server: &Arc<S>, ending: Ending, folder: &Folder) -> Result<Child> {
+    let name = server.name().to_owned();
+    let log = folder.log(&name)?;
+    let server = Arc::clone(server);
+    Ok(Child::start(Spec { name, command: Box::new(move || server.command()), ending, log }))
+}
+
+/// The running servers.
+pub(crate) struct Started {
+    nats: Child,
+    mosquitto: Child,
+    clusters: [Child; 2],
+}
+
+impl Started {
+    /// All of them, as the table shows them.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Child> {
+        [&self.nats, &self.mosquitto].into_iter().chain(&self.clusters)
+    }
+
+    /// Stops what talks before what it talks to.
+    pub(crate) async fn stop(self) {
+        self.mosquitto.stop().await;
+        self.nats.stop().await;
+        let [primary, secondary] = self.clusters;
+        tokio::join!(primary.stop(), secondary.stop());
+    }
+}

@@ -1,0 +1,112 @@
+//! `MODEL` in memory: who a sender is and what normalizes its messages, without I/O.
+
+use crate::{
+    DeviceId, OrgKey, TypeId,
+    model::{Device, Entity, Org, Profile, Record, TagDef, TypeHead},
+    raw::{ProfileRef, Sender},
+};
+use std::{collections::HashMap, sync::Arc};
+
+/// Everything `MODEL` says, as of [`Directory::sequence`].
+#[derive(Debug, Clone, Default)]
+pub struct Directory {
+    sequence: u64,
+    orgs: HashMap<OrgKey, Arc<Org>>,
+    entities: HashMap<crate::EntityId, Arc<Entity>>,
+    tag_defs: HashMap<(OrgKey, String), Arc<TagDef>>,
+    heads: HashMap<(OrgKey, TypeId), TypeHead>,
+    profiles: HashMap<(OrgKey, ProfileRef), Arc<Profile>>,
+    devices: HashMap<DeviceId, Arc<Device>>,
+}
+
+impl Directory {
+    /// Takes in a record; one that is not newer than what is known changes nothing.
+    pub fn apply(&mut self, sequence: u64, record: Record) {
+        if sequence <= self.sequence {
+            return;
+        }
+        self.sequence = sequence;
+        match record {
+            Record::Org(org) => drop(self.orgs.insert(org.key.clone(), org.into())),
+            Record::Entity(entity) => drop(self.entities.insert(entity.id, entity.into())),
+            Record::TagDef(def) => {
+                self.tag_defs.insert((def.org.clone(), def.name.clone()), def.into());
+            }
+            Record::DeviceType(head) => {
+                self.heads.insert((head.org.clone(), head.current.id.clone()), head);
+            }
+            Record::Profile(profile) => {
+                let id = profile.definition.device_type.clone();
+                let key = ProfileRef { id, version: profile.version };
+                self.profiles.insert((profile.org.clone(), key), Arc::new(*profile));
+            }
+            Record::Device(device) => {
+                self.devices.insert(device.id.clone(), device.into());
+            }
+        }
+    }
+
+    /// The sequence of the last record taken in.
+    pub fn sequence(&self) -> u64 {
+        self.sequence
+    }
+
+    /// An org by its key.
+    pub fn org(&self, key: &OrgKey) -> Option<&Arc<Org>> {
+        self.orgs.get(key)
+    }
+
+    /// All orgs, by number.
+    pub fn orgs(&self) -> Vec<Arc<Org>> {
+        sorted(self.orgs.values().cloned(), |org| org.id)
+    }
+
+    /// An entity.
+    pub fn entity(&self, id: crate::EntityId) -> Option<&Arc<Entity>> {
+        self.entities.get(&id)
+    }
+
+    /// Devices of an org, by name.
+    pub fn devices(&self, org: &OrgKey) -> Vec<Arc<Device>> {
+        let of_org = self.devices.values().filter(|device| device.org == *org).cloned();
+        sorted(of_org, |device| device.id.clone())
+    }
+
+    /// A device.
+    pub fn device(&self, id: &DeviceId) -> Option<&Arc<Device>> {
+        self.devices.get(id)
+    }
+
+    /// Device types of an org, by name.
+    pub fn device_types(&self, org: &OrgKey) -> Vec<TypeHead> {
+        let of_org = self.heads.values().filter(|head| head.org == *org).cloned();
+        sorted(of_org, |head| head.current.id.clone())
+    }
+
+    /// The version in force of a device type.
+    pub fn head(&self, org: &OrgKey, id: &TypeId) -> Option<&TypeHead> {
+        self.heads.get(&(org.clone(), id.clone()))
+    }
+
+    /// One version of a device type.
+    pub fn profile(&self, org: &OrgKey, profile: &ProfileRef) -> Option<&Arc<Profile>> {
+        self.profiles.get(&(org.clone(), profile.clone()))
+    }
+
+    /// Who a sender is, and what normalizes what it sends now.
+    pub fn sender(&self, name: &str) -> Option<Sender> {
+        let device = self.devices.get(&DeviceId::parse(name).ok()?)?;
+        let head = self.head(&device.org, &device.device_type)?;
+        Some(Sender {
+            org: device.org.clone(),
+            device: device.id.clone(),
+            profile: head.current.clone(),
+        })
+    }
+}
+
+fn sorted<T, K: Ord>(items: impl Iterator<Item = T>, key: impl Fn(&T) -> K) -> Vec<T> {
+    let mut items: Vec<T> = items.collect();
+    items.sort_by_key(key);
+    items
+}

@@ -1,0 +1,62 @@
+//! Named places where a test kills the process: the crash windows, as a short list.
+//!
+//! Without the feature `failpoints` [`hit`] is empty. With it, [`arm`] chooses one place and how
+//! many hits pass before the process aborts.
+
+/// After the stream's yes, before the broker is told.
+pub const BEFORE_PUBACK: &str = "bridge.before_puback";
+/// After the normalized readings are stored, before `RAW` is told.
+pub const BEFORE_RAW_ACK: &str = "normalize.before_raw_ack";
+/// After COMMIT, before the stream is told.
+pub const BEFORE_TELEMETRY_ACK: &str = "ingest.before_telemetry_ack";
+/// Rows are on their way into the database, nothing is committed.
+pub const MID_COPY: &str = "store.mid_copy";
+
+/// All of them.
+pub const ALL: [&str; 4] = [BEFORE_PUBACK, BEFORE_RAW_ACK, BEFORE_TELEMETRY_ACK, MID_COPY];
+
+#[cfg(feature = "failpoints")]
+mod armed {
+    use std::sync::{
+        OnceLock,
+        atomic::{AtomicU64, Ordering},
+    };
+
+    struct Armed {
+        name: String,
+        passes: AtomicU64,
+        on_hit: Box<dyn Fn() + Send + Sync>,
+    }
+
+    static ARMED: OnceLock<Armed> = OnceLock::new();
+
+    /// Aborts the process at the hit of `name` that follows `passes` harmless ones. `on_hit` runs
+    /// first and leaves a trace, so that a test can show that the place was reached.
+    pub fn arm(name: &str, passes: u64, on_hit: impl Fn() + Send + Sync + 'static) {
+        let armed = Armed {
+            name: name.to_owned(),
+            passes: AtomicU64::new(passes),
+            on_hit: Box::new(on_hit),
+        };
+        assert!(ARMED.set(armed).is_ok(), "one failpoint a process");
+    }
+
+    /// Marks a crash window.
+    pub fn hit(name: &str) {
+        let Some(armed) = ARMED.get().filter(|armed| armed.name == name) else { return };
+        let pass =
+            armed.passes.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1));
+        if pass.is_err() {
+            (armed.on_hit)();
+            std::process::abort();
+        }
+    }
+}
+
+#[cfg(feature = "failpoints")]
+pub use armed::{arm, hit};
+
+/// Marks a crash window.
+#[cfg(not(feature = "failpoints"))]
+#[inline]
+pub fn hit(_name: &str) {}

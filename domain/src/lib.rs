@@ -1,0 +1,33 @@
+//! What a reading is, and the rules it obeys: pure types and decisions.
+//!
+//! Nothing here does I/O, awaits, or reads a clock. Time comes in through [`Clock`].
+
+pub mod batch;
+pub mod deletion;
+pub mod device_type;
+pub mod directory;
+pub mod durable;
+pub mod failpoint;
+pub mod hold;
+pub mod ids;
+pub mod letter;
+pub mod merge;
+pub mod model;
+pub mod normalize;
+pub mod raw;
+pub mod row;
+pub mod subject;
+pub mod tags;
+pub mod time;
+pub mod topic;
+pub mod version;
+
+pub use batch::{Batch, Group, Position, Sample, Values};
+pub use deletion::{Deletion, DeletionRow};
+pub use durable::Proof;
+pub use hold::{Hold, Holds};
+pub use ids::{DeviceId, EntityId, OrgId, OrgKey, TargetName, TypeId};
+pub use letter::{Letter, Reason, Stage};
+pub use row::{Row, Work};
+pub use time::{Clock, SystemClock, Timestamp};
+pub use version::{Origin, OriginStream, Revision, RowVersion};

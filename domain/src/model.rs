@@ -1,0 +1,220 @@
+//! What is not a reading: orgs, entities, device types and devices, as `MODEL` holds them.
+
+use crate::{
+    DeviceId, EntityId, OrgId, OrgKey, TypeId,
+    device_type::{DeviceType, Kind},
+    raw::ProfileRef,
+    subject::Subject,
+    tags::Tags,
+};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// An organisation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Org {
+    /// Its number.
+    pub id: OrgId,
+    /// Its short name; part of subjects and table names, never changed.
+    pub key: OrgKey,
+    /// Its name for people.
+    pub name: String,
+}
+
+/// An entity. A point is an entity whose values are stored.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Entity {
+    /// Its number.
+    pub id: EntityId,
+    /// Its org.
+    pub org: OrgKey,
+    /// Its org's number.
+    pub org_id: OrgId,
+    /// Its name for people (Haystack `dis`).
+    pub name: String,
+    /// Its tags.
+    pub tags: Tags,
+}
+
+/// What a tag means.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TagDef {
+    /// Its org.
+    pub org: OrgKey,
+    /// Its org's number.
+    pub org_id: OrgId,
+    /// The tag's name.
+    pub name: String,
+    /// The Haystack kind of its values.
+    pub kind: String,
+    /// What it means, in a sentence.
+    pub doc: String,
+}
+
+/// One version of a device type, never changed once written.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Profile {
+    /// Its org.
+    pub org: OrgKey,
+    /// Its org's number.
+    pub org_id: OrgId,
+    /// 1, 2, …
+    pub version: u32,
+    /// What the file said.
+    pub definition: DeviceType,
+}
+
+/// A device type: which of its versions is in force.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TypeHead {
+    /// Its org.
+    pub org: OrgKey,
+    /// Its org's number.
+    pub org_id: OrgId,
+    /// Name and current version.
+    pub current: ProfileRef,
+}
+
+/// A point of a device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Point {
+    /// The entity that holds the metric's values.
+    pub entity: EntityId,
+    /// What its values are.
+    pub kind: Kind,
+}
+
+/// A device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Device {
+    /// Its name, unique in the platform.
+    pub id: DeviceId,
+    /// Its org.
+    pub org: OrgKey,
+    /// Its org's number.
+    pub org_id: OrgId,
+    /// What it is.
+    pub device_type: TypeId,
+    /// Its name for people.
+    pub name: String,
+    /// Its points by metric.
+    pub points: BTreeMap<String, Point>,
+}
+
+/// A record of `MODEL`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Record {
+    /// An org.
+    Org(Org),
+    /// An entity.
+    Entity(Entity),
+    /// A tag definition.
+    TagDef(TagDef),
+    /// A version of a device type.
+    Profile(Box<Profile>),
+    /// The head of a device type.
+    DeviceType(TypeHead),
+    /// A device.
+    Device(Device),
+}
+
+/// Longest record, in bytes of JSON.
+pub const MAX_RECORD: usize = 1 << 20;
+/// Longest name of a tag, in bytes: databases index it.
+pub const MAX_TAG_NAME: usize = 128;
+/// Longest name for people, in bytes.
+pub const MAX_NAME: usize = 1_024;
+
+/// Why a record can't be kept: some database could not hold it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Unkeepable(String);
+
+impl Record {
+    /// Checks that every database can hold the record, before it is written for ever.
+    pub fn check(&self) -> Result<(), Unkeepable> {
+        let unkeepable = |text: String| Err(Unkeepable(text));
+        let json = serde_json::to_string(self).map_err(|error| Unkeepable(error.to_string()))?;
+        if json.len() > MAX_RECORD {
+            return unkeepable(format!("larger than {MAX_RECORD} bytes"));
+        }
+        // JSON writes a NUL in no other way; after a written backslash it would be a text.
+        if json.replace("\\\\", "").contains("\\u0000") {
+            return unkeepable("a text holds a NUL character, which databases refuse".to_owned());
+        }
+        let (name, tags) = match self {
+            Self::Org(org) => (&org.name[..], None),
+            Self::Entity(entity) => (&entity.name[..], Some(vec![&entity.tags])),
+            Self::Device(device) => (&device.name[..], None),
+            Self::TagDef(def) => (&def.name[..], None),
+            Self::DeviceType(_) => ("", None),
+            Self::Profile(profile) => {
+                let metrics = profile.definition.metrics.values();
+                ("", Some(metrics.map(|metric| &metric.tags).collect()))
+            }
+        };
+        if name.len() > MAX_NAME {
+            return unkeepable(format!("a name of {} bytes, at most {MAX_NAME}", name.len()));
+        }
+        let long = |tag: &&String| tag.is_empty() || tag.len() > MAX_TAG_NAME;
+        match tags.into_iter().flatten().flat_map(|tags| tags.keys()).find(long) {
+            Some(tag) => {
+                let shown: String = tag.chars().take(40).collect();
+                unkeepable(format!("tag {shown:?}: a name has 1 to {MAX_TAG_NAME} bytes"))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// The subject under which the record stands; its last message is the record as it is now.
+    pub fn subject(&self) -> Subject {
+        let of = |org: &OrgKey, kind: &str, id: String| Subject::Model {
+            org: Some(org.to_string()),
+            kind: kind.to_owned(),
+            id,
+        };
+        match self {
+            // Filed under its key, so that a key is given away once.
+            Self::Org(org) => of(&org.key, "org", org.key.to_string()),
+            Self::Entity(entity) => of(&entity.org, "entity", entity.id.to_string()),
+            Self::TagDef(def) => of(&def.org, "tag_def", def.name.clone()),
+            Self::DeviceType(head) => of(&head.org, "device_type", head.current.id.to_string()),
+            Self::Profile(profile) => Subject::Profile {
+                org: profile.org.to_string(),
+                id: profile.definition.device_type.to_string(),
+                version: profile.version,
+            },
+            Self::Device(device) => {
+                Subject::Model { org: None, kind: "device".to_owned(), id: device.id.to_string() }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn org(name: &str) -> Record {
+        let key = "demo".parse().unwrap();
+        Record::Org(Org { id: OrgId(1), key, name: name.to_owned() })
+    }
+
+    fn entity(tag: &str) -> Record {
+        let tags = Tags::from([(tag.to_owned(), crate::tags::TagValue::Marker)]);
+        let (org, name) = ("demo".parse().unwrap(), String::new());
+        Record::Entity(Entity { id: EntityId(1), org, org_id: OrgId(1), name, tags })
+    }
+
+    #[test]
+    fn what_a_database_can_not_hold_is_refused_before_it_is_written() {
+        for good in [org("a \\u0000 written out"), org("é"), entity("point")] {
+            assert_eq!(good.check(), Ok(()));
+        }
+        for bad in [org("a\0b"), org(&"x".repeat(MAX_NAME + 1)), entity("a\0"), entity("")] {
+            assert!(bad.check().is_err(), "{bad:?}");
+        }
+        assert!(entity(&"漢".repeat(MAX_TAG_NAME)).check().is_err());
+    }
+}

@@ -1,0 +1,57 @@
+//! Rows as the targets hold them.
+
+use crate::{
+    Batch, DeletionRow, EntityId, Position, RowVersion, Timestamp, Values, version::VersionOverflow,
+};
+
+/// A row of `core.values_<org_key>`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Row {
+    /// Key, first part.
+    pub entity: EntityId,
+    /// Key, second part.
+    pub ts: Timestamp,
+    /// Which of two rows for the key counts.
+    pub version: RowVersion,
+    /// The value columns.
+    pub values: Values,
+}
+
+/// What one or more messages of one org ask of a target.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Work {
+    /// Rows to upsert, in the order of the messages until [`crate::merge::tidy`] sorted them.
+    pub rows: Vec<Row>,
+    /// Deletions to apply before the rows.
+    pub deletions: Vec<DeletionRow>,
+}
+
+impl Work {
+    /// Adds what the batch at `position` of `TELEMETRY` asks for.
+    pub fn add(&mut self, batch: Batch, position: Position) -> Result<(), VersionOverflow> {
+        let here = position.as_origin();
+        let before = (self.rows.len(), self.deletions.len());
+        let added = self.add_all(batch, here);
+        if added.is_err() {
+            self.rows.truncate(before.0);
+            self.deletions.truncate(before.1);
+        }
+        added
+    }
+
+    fn add_all(&mut self, batch: Batch, here: crate::Origin) -> Result<(), VersionOverflow> {
+        for group in batch.groups {
+            let version = RowVersion::new(&group.origin.unwrap_or(here), group.revision)?;
+            self.rows.extend(group.samples.into_iter().map(|sample| Row {
+                entity: sample.entity,
+                ts: sample.ts,
+                version,
+                values: sample.values,
+            }));
+        }
+        for deletion in &batch.deletions {
+            self.deletions.extend(deletion.rows(here)?);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,124 @@
+//! `TELEMETRY` to every target: the model first, then readings, an org and a target at a time.
+//!
+//! ```text
+//!                     ┌ model: MODEL -> tables ─ orgs ┐
+//! target (each alone) ┤                               ▼
+//!                     └ worker (an org): gather -> write -> settle -> acknowledge
+//! ```
+
+mod batching;
+mod bisect;
+mod counters;
+mod every;
+mod gather;
+mod gathered;
+mod keep;
+mod letter;
+mod model;
+mod settle;
+mod target;
+mod worker;
+mod write;
+
+use anyhow::Context;
+use counters::Counters;
+use domain::Holds;
+use nats::{
+    Wire,
+    report::{self, Report},
+    retry::Pauses,
+};
+use service::{Config, Lifecycle};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, PoisonError},
+};
+use store::{Login, OrgRef};
+use target::Target;
+
+/// Runs until shutdown. It starts though every database is away; an error is a mistake in the
+/// configuration.
+pub async fn run(
+    config: &Config,
+    wire: Wire,
+    lifecycle: &Lifecycle,
+    holds: Holds,
+) -> anyhow::Result<()> {
+    let counters = Arc::new(Counters::new(config.targets.keys()));
+    let mut targets = Vec::new();
+    for (name, settings) in &config.targets {
+        let login = Login { url: settings.url.clone(), pgpass: Some(config.pgpass()) };
+        let (wire, holds, counters) = (wire.clone(), holds.clone(), counters.clone());
+        let shutdown = lifecycle.shutdown.clone();
+        let target = Target::open(config, name, &login, wire, holds, shutdown, counters)
+            .with_context(|| format!("targets.{name}"))?;
+        targets.push(Arc::new(target));
+    }
+    for target in targets {
+        supervise(target, lifecycle);
+    }
+    let instance = config.ingest.instance.clone();
+    let report = move || Report {
+        service: "ingest".to_owned(),
+        instance: instance.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        holds: holds.list(),
+        counters: counters.list(),
+    };
+    lifecycle.spawn(report::serve(wire, report, lifecycle.shutdown.clone()));
+    lifecycle.shutdown.cancelled().await;
+    Ok(())
+}
+
+/// Projects the model, and starts a worker for each org that it has made tables for.
+fn supervise(target: Arc<Target>, lifecycle: &Lifecycle) {
+    let started = Arc::new(Mutex::new(BTreeSet::new()));
+    let own = lifecycle.clone();
+    let job = move |target: Arc<Target>| {
+        let (started, lifecycle) = (started.clone(), own.clone());
+        async move {
+            let start = |orgs| start_workers(&target, &lifecycle, &started, orgs);
+            model::follow(&target, start).await;
+        }
+    };
+    for_ever(lifecycle, target, "MODEL".to_owned(), job);
+}
+
+fn start_workers(
+    target: &Arc<Target>,
+    lifecycle: &Lifecycle,
+    started: &Mutex<BTreeSet<OrgRef>>,
+    orgs: Vec<OrgRef>,
+) {
+    for org in orgs {
+        // A panic while it was locked left the set whole: every change is one call.
+        let mut started = started.lock().unwrap_or_else(PoisonError::into_inner);
+        if started.insert(org.clone()) {
+            let what = org.key.to_string();
+            let job = move |target| worker::run(target, org.clone());
+            for_ever(lifecycle, target.clone(), what, job);
+        }
+    }
+}
+
+/// Runs a job until it ends by itself. A panic is a hold, and the job starts again: nothing that
+/// one message does may stop an org for good.
+fn for_ever<F>(
+    lifecycle: &Lifecycle,
+    target: Arc<Target>,
+    what: String,
+    job: impl Fn(Arc<Target>) -> F + Send + 'static,
+) where
+    F: Future<Output = ()> + Send + 'static,
+{
+    lifecycle.spawn(async move {
+        let patience = target.patience(&what);
+        let mut pauses = Pauses::default();
+        while let Err(error) = tokio::spawn(job(target.clone())).await {
+            let why = format!("a fault of this program, please report it: {error}");
+            if !patience.pause(&mut pauses, &why).await {
+                return;
+            }
+        }
+    });
+}

@@ -1,0 +1,22 @@
+//! The wire: streams, envelopes, publishing and consuming over NATS JetStream.
+//!
+//! A yes of a stream is a [`Fsynced`]; only this crate can make one.
+
+pub mod connect;
+pub mod consume;
+pub mod counter;
+pub mod envelope;
+pub mod inspect;
+pub mod model;
+pub mod outcome;
+pub mod pack;
+pub mod publish;
+pub mod registry;
+pub mod report;
+pub mod retry;
+pub mod streams;
+
+pub use connect::{Login, Wire};
+pub use consume::{Delivery, Reader};
+pub use publish::{Fsynced, PublishFault};
+pub use tokio_util::sync::CancellationToken;

@@ -1,0 +1,149 @@
+//! Group commit: what came in while one pack was on its way is the next pack.
+//!
+//! One pack is in flight at a time, and one that fails is sent again before the next: so a
+//! device's messages enter `RAW` in the order in which the door took them. Idle, a pack holds one
+//! message and leaves at once; under load it grows to its limits and one fsync serves them all.
+
+use crate::{
+    Fsynced, Wire, envelope,
+    publish::{Outgoing, Patience, Stopped, until_stored},
+};
+use domain::{
+    raw::{MAX_PACK_BYTES, MAX_PACK_ENTRIES, Pack, RawMessage},
+    subject::Subject,
+};
+use std::sync::Arc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+
+/// Messages that may wait for their pack.
+const MAX_WAITING: usize = 8 * MAX_PACK_ENTRIES;
+/// Payload bytes that may wait for their pack or be on their way, before the door stops reading.
+const MAX_WAITING_BYTES: usize = 64 << 20;
+/// What a message costs beside its payload, for the byte limits.
+const ENTRY_OVERHEAD: usize = 128;
+
+/// A message that waits, with what the door needs to say yes to its sender.
+struct Waiting<T> {
+    message: RawMessage<'static>,
+    ticket: T,
+    bytes: OwnedSemaphorePermit,
+}
+
+/// Where a door puts messages.
+pub struct Door<T> {
+    queue: mpsc::Sender<Waiting<T>>,
+    bytes: Arc<Semaphore>,
+}
+
+impl<T> Clone for Door<T> {
+    fn clone(&self) -> Self {
+        Self { queue: self.queue.clone(), bytes: self.bytes.clone() }
+    }
+}
+
+impl<T> Door<T> {
+    /// Takes a message and the sender's ticket; waits where too much waits already. `false` where
+    /// the packer has ended. This is no yes: the yes comes with the ticket, out of the packer.
+    pub async fn accept(&self, message: RawMessage<'static>, ticket: T) -> bool {
+        let cost = cost(&message).min(MAX_WAITING_BYTES);
+        let Ok(permit) = self.bytes.clone().acquire_many_owned(cost as u32).await else {
+            return false;
+        };
+        self.queue.send(Waiting { message, ticket, bytes: permit }).await.is_ok()
+    }
+}
+
+fn cost(message: &RawMessage<'_>) -> usize {
+    message.payload.len() + message.name.len() + ENTRY_OVERHEAD
+}
+
+/// Packs messages of one door's instance into `RAW`.
+pub struct Packer<T> {
+    queue: mpsc::Receiver<Waiting<T>>,
+    wire: Wire,
+    subject: String,
+    instance: String,
+    patience: Patience,
+    /// A message that did not fit into the last pack.
+    left_over: Option<Waiting<T>>,
+    number: u64,
+}
+
+/// A door and its packer. `instance` must be unique among running doors; ids of packs start
+/// with it.
+pub fn door<T>(wire: Wire, name: &str, instance: &str, patience: Patience) -> (Door<T>, Packer<T>) {
+    let (sender, queue) = mpsc::channel(MAX_WAITING);
+    let subject = Subject::Raw { door: name.to_owned(), instance: instance.to_owned() };
+    let door = Door { queue: sender, bytes: Arc::new(Semaphore::new(MAX_WAITING_BYTES)) };
+    let packer = Packer {
+        queue,
+        wire,
+        subject: subject.to_string(),
+        // A restarted instance must not repeat ids: the random part is new each time.
+        instance: format!("{instance}-{:016x}", random()),
+        patience,
+        left_over: None,
+        number: 0,
+    };
+    (door, packer)
+}
+
+/// A random number, for names that must not repeat.
+pub fn random() -> u64 {
+    getrandom::u64().expect("the system gives random numbers")
+}
+
+impl<T> Packer<T> {
+    /// Packs until every door is gone (all that waits is stored first) or the process must stop.
+    /// `confirm` gets the tickets of each stored pack, in the order of arrival, with the proof.
+    pub async fn run<F>(mut self, mut confirm: impl FnMut(Vec<T>, Fsynced) -> F)
+    where
+        F: Future<Output = ()>,
+    {
+        while let Some((pack, tickets, permits)) = self.next_pack().await {
+            let stored = self.store(&pack).await;
+            drop(permits);
+            match stored {
+                Ok(stored) => confirm(tickets, stored).await,
+                Err(fault) => {
+                    // Nobody was told yes, so the senders send again.
+                    tracing::warn!(%fault, messages = tickets.len(), "a pack is not stored");
+                    return;
+                }
+            }
+        }
+    }
+
+    async fn store(&mut self, pack: &Pack<'static>) -> Result<Fsynced, Stopped> {
+        self.number += 1;
+        let id = format!("{}-{}", self.instance, self.number);
+        let message = Outgoing::new(&self.subject, &id, envelope::encode(pack));
+        until_stored(&self.wire, message, &self.patience).await
+    }
+
+    /// Waits for a message, then takes what else is there, as far as it fits.
+    async fn next_pack(&mut self) -> Option<(Pack<'static>, Vec<T>, Vec<OwnedSemaphorePermit>)> {
+        let first = match self.left_over.take() {
+            Some(waiting) => waiting,
+            None => self.queue.recv().await?,
+        };
+        let mut bytes = cost(&first.message);
+        let mut taken = vec![first];
+        while taken.len() < MAX_PACK_ENTRIES {
+            let Ok(waiting) = self.queue.try_recv() else { break };
+            bytes += cost(&waiting.message);
+            if bytes > MAX_PACK_BYTES {
+                self.left_over = Some(waiting);
+                break;
+            }
+            taken.push(waiting);
+        }
+        let (mut pack, mut tickets, mut permits) = (Pack::default(), Vec::new(), Vec::new());
+        for Waiting { message, ticket, bytes } in taken {
+            pack.entries.push(message);
+            tickets.push(ticket);
+            permits.push(bytes);
+        }
+        Some((pack, tickets, permits))
+    }
+}

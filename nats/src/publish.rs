@@ -1,0 +1,167 @@
+//! Publishing: a message is sent again, under the same id, until the stream says yes.
+
+use crate::{Wire, retry::Pauses};
+use async_nats::{
+    HeaderMap,
+    header::{NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, NATS_MESSAGE_ID},
+    jetstream::context::{PublishError, PublishErrorKind},
+};
+use bytes::Bytes;
+use domain::{Clock, Holds, Proof, SystemClock, Timestamp};
+use tokio_util::sync::CancellationToken;
+
+/// Header: the oldest acceptance (microseconds since 1970) among what a batch carries.
+pub const OLDEST_ACCEPTED: &str = "Haystack-Oldest-Accepted";
+
+/// A stream's yes: the message is on disk, fsynced (the servers are configured so).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fsynced {
+    sequence: u64,
+}
+
+impl Fsynced {
+    /// The message's sequence in its stream.
+    pub fn sequence(&self) -> u64 {
+        self.sequence
+    }
+}
+
+impl Proof for Fsynced {}
+
+/// Why a message is not stored.
+#[derive(Debug, thiserror::Error)]
+pub enum PublishFault {
+    /// It may work later: the server is away, the stream full or missing, no answer came in time.
+    /// The message may have been stored all the same.
+    #[error("{0}")]
+    Later(String),
+    /// Somebody else wrote the subject first.
+    #[error("the subject was written by somebody else in between")]
+    Conflict,
+    /// No retry helps.
+    #[error("the message is larger than the server takes")]
+    TooLarge,
+}
+
+/// A message for a stream.
+#[derive(Debug, Clone)]
+pub struct Outgoing {
+    /// Subject.
+    pub subject: String,
+    /// Headers.
+    pub headers: HeaderMap,
+    /// Body.
+    pub payload: Bytes,
+}
+
+impl Outgoing {
+    /// A message with an id: whoever sends it twice within the stream's window stores it once.
+    pub fn new(subject: impl Into<String>, id: &str, payload: Bytes) -> Self {
+        let mut headers = HeaderMap::new();
+        headers.insert(NATS_MESSAGE_ID, id);
+        headers.insert("content-type", crate::envelope::CONTENT_TYPE);
+        Self { subject: subject.into(), headers, payload }
+    }
+
+    /// A message that is stored only where the subject's last sequence is `expected` (0: none).
+    pub fn expecting(subject: impl Into<String>, expected: u64, payload: Bytes) -> Self {
+        let mut headers = HeaderMap::new();
+        headers.insert(NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, expected.to_string());
+        headers.insert("content-type", crate::envelope::CONTENT_TYPE);
+        Self { subject: subject.into(), headers, payload }
+    }
+
+    /// Notes the oldest acceptance among what the batch carries.
+    #[must_use]
+    pub fn oldest_accepted(mut self, oldest: Option<Timestamp>) -> Self {
+        if let Some(oldest) = oldest {
+            self.headers.insert(OLDEST_ACCEPTED, oldest.micros().to_string());
+        }
+        self
+    }
+}
+
+/// One attempt.
+pub async fn publish(wire: &Wire, message: Outgoing) -> Result<Fsynced, PublishFault> {
+    let Outgoing { subject, headers, payload } = message;
+    let sent = wire.jetstream.publish_with_headers(subject, headers, payload).await;
+    let acked = match sent {
+        Ok(future) => future.await,
+        Err(error) => Err(error),
+    };
+    acked.map(|ack| Fsynced { sequence: ack.sequence }).map_err(|error| fault(&error))
+}
+
+fn fault(error: &PublishError) -> PublishFault {
+    match error.kind() {
+        PublishErrorKind::WrongLastSequence => PublishFault::Conflict,
+        PublishErrorKind::MaxPayloadExceeded => PublishFault::TooLarge,
+        PublishErrorKind::StreamNotFound => {
+            PublishFault::Later("the stream does not exist (haystack migrate makes it)".to_owned())
+        }
+        PublishErrorKind::TimedOut => {
+            PublishFault::Later("NATS does not answer in time".to_owned())
+        }
+        _ => {
+            let source = std::error::Error::source(error);
+            PublishFault::Later(source.map_or_else(|| error.to_string(), ToString::to_string))
+        }
+    }
+}
+
+/// Where retries report what they wait for.
+#[derive(Clone)]
+pub struct Patience {
+    /// The process's holds.
+    pub holds: Holds,
+    /// What waits, e.g. `raw`.
+    pub what: String,
+    /// When to give up.
+    pub shutdown: CancellationToken,
+}
+
+impl Patience {
+    /// Notes the reason, logs it where it is news, waits a growing pause; `false`: stop.
+    pub async fn pause(&self, pauses: &mut Pauses, why: &str) -> bool {
+        if self.holds.hold(&self.what, why, SystemClock.now()) {
+            tracing::warn!(what = self.what, why, "holding");
+        }
+        pauses.wait(&self.shutdown).await
+    }
+
+    /// Notes that it moves again.
+    pub fn moving(&self) {
+        if self.holds.release(&self.what) {
+            tracing::info!(what = self.what, "flowing again");
+        }
+    }
+}
+
+/// The process is to stop before the stream said yes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("stopping")]
+pub struct Stopped;
+
+/// Publishes until the stream says yes, however long that takes. The message must bear an id: it
+/// may be sent many times. What no retry helps (a server that takes no message of this size) is
+/// held too, and said, until somebody changes the server.
+pub async fn until_stored(
+    wire: &Wire,
+    message: Outgoing,
+    patience: &Patience,
+) -> Result<Fsynced, Stopped> {
+    let mut pauses = Pauses::default();
+    loop {
+        match publish(wire, message.clone()).await {
+            Ok(stored) => {
+                patience.moving();
+                return Ok(stored);
+            }
+            Err(fault) => {
+                if !patience.pause(&mut pauses, &fault.to_string()).await {
+                    return Err(Stopped);
+                }
+            }
+        }
+    }
+}

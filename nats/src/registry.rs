@@ -1,0 +1,290 @@
+//! Registering orgs, device types and devices: what the CLI and the API do to `MODEL`.
+//!
+//! Each step can be repeated: one that was cut off half-way is completed by asking again.
+
+use crate::{
+    Wire,
+    counter::{Counter, CounterFault, allocate},
+    model::{ModelFault, get, load, put},
+};
+use domain::{
+    Clock, DeviceId, EntityId, OrgId, OrgKey, SystemClock, TypeId,
+    device_type::{DeviceType, Invalid, Metric},
+    directory::Directory,
+    model::{Device, Entity, Org, Point, Profile, Record, TypeHead},
+    normalize::{ExampleFailed, check_examples},
+    raw::ProfileRef,
+    tags::TagValue,
+};
+use std::collections::BTreeMap;
+
+/// Why something was not registered.
+#[derive(Debug, thiserror::Error)]
+pub enum RegistryFault {
+    /// `MODEL` could not be read or written.
+    #[error(transparent)]
+    Model(#[from] ModelFault),
+    /// No ids could be had.
+    #[error(transparent)]
+    Counter(#[from] CounterFault),
+    /// The device type is not valid.
+    #[error("{0}")]
+    Invalid(#[from] Invalid),
+    /// The device type does not do what its file says.
+    #[error("{0}")]
+    Example(#[from] ExampleFailed),
+    /// There is no such org.
+    #[error("there is no org {0}; `haystack org list` names them, `haystack org add` makes one")]
+    NoOrg(OrgKey),
+    /// There is no such device type.
+    #[error("org {0} has no device type {1}; `haystack device-type list --org {0}` names them")]
+    NoType(OrgKey, TypeId),
+    /// The name is taken by something else.
+    #[error("{0}")]
+    Taken(String),
+}
+
+/// What became of a request.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Registered<T> {
+    /// It is new.
+    Made(T),
+    /// It was so already.
+    Unchanged(T),
+}
+
+impl<T> Registered<T> {
+    /// The thing itself.
+    pub fn into_inner(self) -> T {
+        match self {
+            Self::Made(thing) | Self::Unchanged(thing) => thing,
+        }
+    }
+}
+
+/// Makes an org.
+pub async fn add_org(
+    wire: &Wire,
+    key: OrgKey,
+    name: String,
+) -> Result<Registered<Org>, RegistryFault> {
+    let probe = Record::Org(Org { id: OrgId(0), key: key.clone(), name: name.clone() });
+    let found = get(wire, &probe.subject().to_string()).await?;
+    if let Some((_, Record::Org(org))) = found {
+        return Ok(Registered::Unchanged(org));
+    }
+    let id = OrgId(allocate(wire, Counter::Org, 1).await?.start);
+    let org = Org { id, key, name };
+    put(wire, &Record::Org(org.clone()), 0).await?;
+    Ok(Registered::Made(org))
+}
+
+fn org_of(directory: &Directory, key: &OrgKey) -> Result<OrgId, RegistryFault> {
+    directory.org(key).map(|org| org.id).ok_or_else(|| RegistryFault::NoOrg(key.clone()))
+}
+
+/// Makes a new version of a device type where the definition differs from the one in force.
+/// Devices of the type get points for metrics that are new.
+pub async fn apply_device_type(
+    wire: &Wire,
+    org: &OrgKey,
+    definition: DeviceType,
+) -> Result<Registered<TypeHead>, RegistryFault> {
+    definition.check()?;
+    check_examples(&definition, SystemClock.now())?;
+    let directory = load(wire).await?;
+    let org_id = org_of(&directory, org)?;
+    let id = definition.device_type.clone();
+    let (expected, head) = current_head(wire, org, org_id, &id).await?;
+    let before = head.as_ref().and_then(|head| directory.profile(org, &head.current));
+    for version in 1..=head.as_ref().map_or(0, |head| head.current.version) {
+        let earlier = ProfileRef { id: id.clone(), version };
+        if let Some(earlier) = directory.profile(org, &earlier) {
+            kinds_stay(&earlier.definition, &definition)?;
+        }
+    }
+    if let (Some(head), Some(before)) = (&head, before)
+        && before.definition == definition
+    {
+        complete_points(wire, &directory, &definition, org).await?;
+        return Ok(Registered::Unchanged(head.clone()));
+    }
+    let after = head.map_or(0, |head| head.current.version);
+    let version = unused_version(wire, after, org, &definition).await?;
+    let profile = Profile { org: org.clone(), org_id, version, definition: definition.clone() };
+    put(wire, &Record::Profile(Box::new(profile)), 0).await?;
+    // Points first: a message that the new version normalizes finds them.
+    complete_points(wire, &directory, &definition, org).await?;
+    let new = TypeHead { org: org.clone(), org_id, current: ProfileRef { id, version } };
+    put(wire, &Record::DeviceType(new.clone()), expected).await?;
+    // And again for devices that were registered meanwhile, by the version before.
+    complete_points(wire, &load(wire).await?, &definition, org).await?;
+    Ok(Registered::Made(new))
+}
+
+/// The head of a device type as it is now, with the sequence that a writer must expect.
+async fn current_head(
+    wire: &Wire,
+    org: &OrgKey,
+    org_id: OrgId,
+    id: &TypeId,
+) -> Result<(u64, Option<TypeHead>), RegistryFault> {
+    let current = ProfileRef { id: id.clone(), version: 0 };
+    let probe = Record::DeviceType(TypeHead { org: org.clone(), org_id, current });
+    Ok(match get(wire, &probe.subject().to_string()).await? {
+        Some((sequence, Record::DeviceType(head))) => (sequence, Some(head)),
+        Some((sequence, _)) => (sequence, None),
+        None => (0, None),
+    })
+}
+
+/// A metric keeps its kind: its values stand in one column.
+fn kinds_stay(before: &DeviceType, after: &DeviceType) -> Result<(), RegistryFault> {
+    for (name, metric) in &after.metrics {
+        let changed = before.metrics.get(name).filter(|before| before.kind != metric.kind);
+        if let Some(before) = changed {
+            let problem = format!(
+                "an earlier version says {}; a metric keeps its kind, so give the new one another \
+                 name",
+                before.kind.haystack()
+            );
+            return Err(Invalid { place: format!("metrics.{name}.kind"), problem }.into());
+        }
+    }
+    Ok(())
+}
+
+/// The next version number. One that was written while its head was not (a cut-off apply) is
+/// taken up again where it says the same, else skipped: versions never change.
+async fn unused_version(
+    wire: &Wire,
+    after: u32,
+    org: &OrgKey,
+    definition: &DeviceType,
+) -> Result<u32, RegistryFault> {
+    let id = &definition.device_type;
+    let mut version = after + 1;
+    loop {
+        let subject =
+            domain::subject::Subject::Profile { org: org.to_string(), id: id.to_string(), version };
+        match get(wire, &subject.to_string()).await? {
+            Some((_, Record::Profile(found))) if found.definition != *definition => version += 1,
+            _ => return Ok(version),
+        }
+    }
+}
+
+/// Gives every device of the type a point for each metric.
+async fn complete_points(
+    wire: &Wire,
+    directory: &Directory,
+    definition: &DeviceType,
+    org: &OrgKey,
+) -> Result<(), RegistryFault> {
+    let of_type = |device: &&std::sync::Arc<Device>| device.device_type == definition.device_type;
+    for device in directory.devices(org).iter().filter(of_type) {
+        let subject = Record::Device(Device::clone(device)).subject().to_string();
+        let Some((sequence, Record::Device(mut device))) = get(wire, &subject).await? else {
+            continue;
+        };
+        if add_points(wire, &mut device, definition).await? {
+            put(wire, &Record::Device(device), sequence).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Registers a device: one point for each metric of its type.
+pub async fn add_device(
+    wire: &Wire,
+    org: &OrgKey,
+    id: DeviceId,
+    device_type: TypeId,
+    name: Option<String>,
+) -> Result<Registered<Device>, RegistryFault> {
+    let directory = load(wire).await?;
+    let org_id = org_of(&directory, org)?;
+    let definition = directory
+        .head(org, &device_type)
+        .and_then(|head| directory.profile(org, &head.current))
+        .map(|profile| profile.definition.clone())
+        .ok_or_else(|| RegistryFault::NoType(org.clone(), device_type.clone()))?;
+    if let Some(found) = directory.device(&id) {
+        return found_device(found, org, &device_type);
+    }
+    let name = name.unwrap_or_else(|| id.to_string());
+    let points = BTreeMap::new();
+    let mut device = Device { id, org: org.clone(), org_id, device_type, name, points };
+    add_points(wire, &mut device, &definition).await?;
+    let sequence = put(wire, &Record::Device(device.clone()), 0).await?;
+    // The type may have got a new version meanwhile; its `apply` did not see this device.
+    let directory = load(wire).await?;
+    let head = directory.head(org, &device.device_type);
+    let now = head.and_then(|head| directory.profile(org, &head.current));
+    if let Some(now) = now
+        && now.definition != definition
+        && add_points(wire, &mut device, &now.definition).await?
+    {
+        put(wire, &Record::Device(device.clone()), sequence).await?;
+    }
+    Ok(Registered::Made(device))
+}
+
+fn found_device(
+    found: &Device,
+    org: &OrgKey,
+    device_type: &TypeId,
+) -> Result<Registered<Device>, RegistryFault> {
+    if found.org != *org {
+        // Whose it is, is nobody else's business.
+        return Err(RegistryFault::Taken(format!("the device id {} is taken", found.id)));
+    }
+    if found.device_type != *device_type {
+        let text = format!("device {} exists and is a {}", found.id, found.device_type);
+        return Err(RegistryFault::Taken(text));
+    }
+    Ok(Registered::Unchanged(found.clone()))
+}
+
+/// Makes an entity for each metric that has no point yet; whether there was one.
+///
+/// The entities are written before the device that names them: a database that follows `MODEL`
+/// never meets a point without its entity. Cut off in between, they belong to nobody.
+async fn add_points(
+    wire: &Wire,
+    device: &mut Device,
+    definition: &DeviceType,
+) -> Result<bool, RegistryFault> {
+    let missing: Vec<(&String, &Metric)> =
+        definition.metrics.iter().filter(|(name, _)| !device.points.contains_key(*name)).collect();
+    if missing.is_empty() {
+        return Ok(false);
+    }
+    let count = u32::try_from(missing.len()).unwrap_or(u32::MAX);
+    let ids = allocate(wire, Counter::Entity, count).await?;
+    for ((name, metric), id) in missing.into_iter().zip(ids) {
+        let entity = entity(device, name, metric, EntityId(id));
+        put(wire, &Record::Entity(entity), 0).await?;
+        let point = Point { entity: EntityId(id), kind: metric.kind };
+        device.points.insert(name.clone(), point);
+    }
+    Ok(true)
+}
+
+/// The entity that holds a metric's values.
+fn entity(device: &Device, name: &str, metric: &Metric, id: EntityId) -> Entity {
+    let text = |text: &str| TagValue::Str(text.to_owned());
+    let mut tags = metric.tags.clone();
+    tags.entry("kind".to_owned()).or_insert_with(|| text(metric.kind.haystack()));
+    if let Some(unit) = &metric.unit {
+        tags.entry("unit".to_owned()).or_insert_with(|| text(unit));
+    }
+    tags.insert("device".to_owned(), text(device.id.as_str()));
+    Entity {
+        id,
+        org: device.org.clone(),
+        org_id: device.org_id,
+        name: format!("{} {name}", device.name),
+        tags,
+    }
+}

@@ -1,0 +1,244 @@
+//! The whole configuration: built-in defaults < `haystack.toml` < environment < flags.
+
+mod load;
+mod show;
+
+pub use load::{ConfigFault, Loaded, load};
+pub use show::{Shown, show};
+
+use domain::TargetName;
+use serde::{Deserialize, Serialize};
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
+
+/// Every setting there is. An unknown key is an error.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Where passwords lie.
+    pub secrets: Secrets,
+    /// The NATS server.
+    pub nats: Nats,
+    /// The MQTT broker.
+    pub mqtt: Mqtt,
+    /// Databases that receive everything; exactly one is primary.
+    pub targets: BTreeMap<TargetName, Target>,
+    /// The database of simulator state.
+    pub state: State,
+    /// How large streams may grow.
+    pub streams: Streams,
+    /// The bridge.
+    pub bridge: Bridge,
+    /// The ingest service.
+    pub ingest: Ingest,
+    /// Logs.
+    pub log: Log,
+}
+
+/// Where passwords lie.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Secrets {
+    /// A folder with one file a secret: `nats-bridge`, `nats-ingest`, `nats-operator`,
+    /// `nats-admin`, `mqtt-bridge`, `mqtt-session` (any text, part of a client id), and `pgpass` in PostgreSQL's format.
+    pub dir: PathBuf,
+}
+
+/// The NATS server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Nats {
+    /// `nats://host:port`
+    pub url: String,
+    /// How long a stream waits for an acknowledgement before it delivers again, in seconds.
+    pub ack_wait_seconds: u32,
+}
+
+/// The MQTT broker.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Mqtt {
+    /// `mqtt://host:port`
+    pub url: String,
+}
+
+/// A database that receives everything.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Target {
+    /// `postgresql://user@host:port/database` of the role that writes, without a password.
+    pub url: String,
+    /// The same of the role that owns the tables (`migrate`); left out: the one that writes.
+    #[serde(default)]
+    pub owner_url: Option<String>,
+    /// Whether an HTTP client's 200 waits for it.
+    #[serde(default)]
+    pub primary: bool,
+}
+
+impl Target {
+    /// The URL of the role that owns the tables.
+    pub fn owner_url(&self) -> &str {
+        self.owner_url.as_deref().unwrap_or(&self.url)
+    }
+}
+
+/// The database of simulator state.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct State {
+    /// `postgresql://user@host:port/database`, without a password.
+    pub url: Option<String>,
+}
+
+/// How large streams may grow before they refuse.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Streams {
+    /// Bytes of `RAW` and of `TELEMETRY`, each.
+    pub readings_max_bytes: u64,
+    /// Bytes of each other stream.
+    pub others_max_bytes: u64,
+}
+
+/// The bridge.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Bridge {
+    /// Where health and metrics are served; loopback unless said otherwise.
+    pub http: SocketAddr,
+    /// Its name among several; part of its MQTT client id, so it must stay the same over restarts.
+    pub instance: String,
+    /// How far ahead of ours a device's clock may be, in seconds.
+    pub future_limit_seconds: u32,
+}
+
+/// The ingest service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Ingest {
+    /// Where health and metrics are served; loopback unless said otherwise.
+    pub http: SocketAddr,
+    /// Its name among several.
+    pub instance: String,
+    /// Most rows of one transaction.
+    pub batch_rows: usize,
+    /// Most bytes of messages in one transaction.
+    pub batch_bytes: usize,
+    /// Longest wait for more rows while much comes in, in milliseconds.
+    pub linger_ms: u64,
+}
+
+/// Logs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Log {
+    /// Human-readable or one JSON object a line.
+    pub format: LogFormat,
+    /// `error`, `warn`, `info`, `debug`, `trace`, or a filter such as `info,haystack_bridge=debug`.
+    pub level: String,
+}
+
+/// How a log line looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Pretty,
+    /// For programs.
+    Json,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let target = |port: u16, primary| Target {
+            url: format!("postgresql://haystack_ingest@127.0.0.1:{port}/haystack"),
+            owner_url: Some(format!("postgresql://haystack@127.0.0.1:{port}/haystack")),
+            primary,
+        };
+        let name = |text| TargetName::parse(text).expect("a valid name");
+        Self {
+            secrets: Secrets::default(),
+            nats: Nats::default(),
+            mqtt: Mqtt::default(),
+            targets: BTreeMap::from([
+                (name("primary"), target(5432, true)),
+                (name("secondary"), target(5433, false)),
+            ]),
+            state: State::default(),
+            streams: Streams::default(),
+            bridge: Bridge::default(),
+            ingest: Ingest::default(),
+            log: Log::default(),
+        }
+    }
+}
+
+impl Default for Secrets {
+    fn default() -> Self {
+        Self { dir: ".haystack/secrets".into() }
+    }
+}
+
+impl Default for Nats {
+    fn default() -> Self {
+        Self { url: "nats://127.0.0.1:4222".to_owned(), ack_wait_seconds: 30 }
+    }
+}
+
+impl Default for Mqtt {
+    fn default() -> Self {
+        Self { url: "mqtt://127.0.0.1:1883".to_owned() }
+    }
+}
+
+impl Default for Streams {
+    fn default() -> Self {
+        Self { readings_max_bytes: 16 << 30, others_max_bytes: 2 << 30 }
+    }
+}
+
+impl Default for Bridge {
+    fn default() -> Self {
+        Self {
+            http: SocketAddr::from(([127, 0, 0, 1], 8001)),
+            instance: "bridge-1".to_owned(),
+            future_limit_seconds: 600,
+        }
+    }
+}
+
+impl Default for Ingest {
+    fn default() -> Self {
+        Self {
+            http: SocketAddr::from(([127, 0, 0, 1], 8002)),
+            instance: "ingest-1".to_owned(),
+            batch_rows: 20_000,
+            batch_bytes: 8 << 20,
+            linger_ms: 50,
+        }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { format: LogFormat::Pretty, level: "info".to_owned() }
+    }
+}
+
+impl Config {
+    /// The primary target's name and settings.
+    pub fn primary(&self) -> (&TargetName, &Target) {
+        let primary = self.targets.iter().find(|(_, target)| target.primary);
+        primary.expect("`load` refuses a configuration without a primary")
+    }
+
+    /// How long a stream waits for an acknowledgement.
+    pub fn ack_wait(&self) -> Duration {
+        Duration::from_secs(self.nats.ack_wait_seconds.into())
+    }
+
+    /// The file with PostgreSQL passwords.
+    pub fn pgpass(&self) -> PathBuf {
+        self.secrets.dir.join("pgpass")
+    }
+}

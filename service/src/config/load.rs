@@ -1,0 +1,216 @@
+//! Reading the configuration from its layers, and saying where a mistake is.
+
+use super::Config;
+use figment::{
+    Figment,
+    providers::{Env, Format, Serialized, Toml},
+    value::{Dict, Map, Value},
+};
+use std::path::{Path, PathBuf};
+
+/// Prefix of environment variables; `__` stands between section and key.
+const PREFIX: &str = "HAYSTACK__";
+/// The file read where none is named.
+const FILE: &str = "haystack.toml";
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigFault {
+    /// A key is unknown or a value bad.
+    #[error("{0}")]
+    Invalid(String),
+    /// The named file is not there.
+    #[error("there is no configuration file {0}")]
+    NoFile(PathBuf),
+}
+
+/// The configuration, and where each value came from.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The merged configuration.
+    pub config: Config,
+    pub(super) figment: Figment,
+}
+
+/// Reads the configuration. `file` names one that must exist; without it `haystack.toml` in the
+/// working directory counts where it exists, else the one that `up` wrote into `data_dir`.
+pub fn load(
+    file: Option<&Path>,
+    data_dir: &Path,
+    flags: &[(String, String)],
+) -> Result<Loaded, ConfigFault> {
+    let mut figment = Figment::from(Serialized::defaults(Config::default()));
+    if let Some(path) = choose(file, data_dir)? {
+        figment = only_the_files_targets(figment, &path).merge(Toml::file_exact(&path));
+    }
+    figment = aliases(figment);
+    figment = figment.merge(Env::prefixed(PREFIX).split("__"));
+    for (key, value) in flags {
+        figment = figment.merge((key.as_str(), value.clone()));
+    }
+    let config: Config =
+        figment.extract().map_err(|error| ConfigFault::Invalid(error.to_string()))?;
+    check(&config)?;
+    Ok(Loaded { config, figment })
+}
+
+fn choose(file: Option<&Path>, data_dir: &Path) -> Result<Option<PathBuf>, ConfigFault> {
+    if let Some(file) = file {
+        let exists = file.is_file();
+        return if exists { Ok(Some(file.into())) } else { Err(ConfigFault::NoFile(file.into())) };
+    }
+    let candidates = [PathBuf::from(FILE), data_dir.join(FILE)];
+    Ok(candidates.into_iter().find(|path| path.is_file()))
+}
+
+/// A file that names targets names all of them: the built-in two are examples, not a base.
+fn only_the_files_targets(figment: Figment, path: &Path) -> Figment {
+    let names_targets = Figment::from(Toml::file_exact(path)).find_value("targets").is_ok();
+    if !names_targets {
+        return figment;
+    }
+    let config = Config { targets: std::collections::BTreeMap::new(), ..Config::default() };
+    Figment::from(Serialized::defaults(config))
+}
+
+/// Names that earlier deployments set. Those of services to come are read by those services.
+fn aliases(figment: Figment) -> Figment {
+    let mut figment = figment;
+    for (name, key) in [("DATABASE_URL", "targets.primary.url"), ("STATE_DB_URL", "state.url")] {
+        figment = figment.merge(Alias { name, key });
+    }
+    figment
+}
+
+/// One environment variable under another key.
+struct Alias {
+    name: &'static str,
+    key: &'static str,
+}
+
+impl figment::Provider for Alias {
+    fn metadata(&self) -> figment::Metadata {
+        figment::Metadata::named(format!("environment variable {}", self.name))
+    }
+
+    fn data(&self) -> Result<Map<figment::Profile, Dict>, figment::Error> {
+        let mut data = Map::new();
+        if let Some(text) = Env::var(self.name) {
+            let nested = figment::util::nest(self.key, Value::from(text));
+            data.insert(figment::Profile::Default, nested.into_dict().unwrap_or_default());
+        }
+        Ok(data)
+    }
+}
+
+/// What the types alone do not say.
+fn check(config: &Config) -> Result<(), ConfigFault> {
+    let invalid = |text: String| Err(ConfigFault::Invalid(text));
+    let primaries = config.targets.values().filter(|target| target.primary).count();
+    if primaries != 1 {
+        return invalid(format!(
+            "targets: exactly one target has `primary = true`, here {primaries} have"
+        ));
+    }
+    for (name, target) in &config.targets {
+        for (key, url) in [("url", &target.url[..]), ("owner_url", target.owner_url())] {
+            if !url.starts_with("postgresql://") && !url.starts_with("postgres://") {
+                return invalid(format!(
+                    "targets.{name}.{key}: expected postgresql://user@host:port/database"
+                ));
+            }
+            if has_password(url) {
+                return invalid(format!(
+                    "targets.{name}.{key}: a URL holds no password; write it into {}",
+                    config.pgpass().display()
+                ));
+            }
+        }
+    }
+    let ingest = &config.ingest;
+    if !(1..=1_000_000).contains(&ingest.batch_rows) {
+        return invalid("ingest.batch_rows: between 1 and 1000000 is expected".to_owned());
+    }
+    if !(1024..=256 << 20).contains(&ingest.batch_bytes) {
+        return invalid("ingest.batch_bytes: between 1024 and 268435456 is expected".to_owned());
+    }
+    if config.nats.ack_wait_seconds == 0 {
+        return invalid("nats.ack_wait_seconds: at least 1 is expected".to_owned());
+    }
+    if config.bridge.instance.is_empty() || config.ingest.instance.is_empty() {
+        return invalid("bridge.instance, ingest.instance: a name is expected".to_owned());
+    }
+    Ok(())
+}
+
+fn has_password(url: &str) -> bool {
+    let authority = url.split("://").nth(1).unwrap_or("").split('/').next().unwrap_or("");
+    authority.rsplit_once('@').is_some_and(|(user, _)| user.contains(':'))
+}
+
+#[cfg(test)]
+#[expect(clippy::result_large_err, reason = "figment's test harness wants its error type")]
+mod tests {
+    use super::*;
+    use figment::Jail;
+
+    fn load_here() -> Result<Config, ConfigFault> {
+        load(None, Path::new("data"), &[]).map(|loaded| loaded.config)
+    }
+
+    #[test]
+    fn layers_override_each_other_in_order() {
+        Jail::expect_with(|jail| {
+            jail.create_file(FILE, "[nats]\nurl='nats://file'\n[log]\nlevel='debug'\n")?;
+            jail.set_env("HAYSTACK__NATS__URL", "nats://env");
+            jail.set_env("HAYSTACK_NATS_URL", "nats://not-a-setting");
+            let config = load_here().unwrap();
+            assert_eq!(config.nats.url, "nats://env");
+            assert_eq!(config.log.level, "debug");
+            let flags = [("nats.url".to_owned(), "nats://flag".to_owned())];
+            let config = load(None, Path::new("data"), &flags).unwrap().config;
+            assert_eq!(config.nats.url, "nats://flag");
+            Ok(())
+        });
+    }
+
+    #[test]
+    fn a_file_that_names_targets_names_all_of_them() {
+        Jail::expect_with(|jail| {
+            let file = "[targets.main]\nurl='postgresql://u@h/d'\nprimary=true\n";
+            jail.create_file(FILE, file)?;
+            let config = load_here().unwrap();
+            assert_eq!(config.targets.len(), 1);
+            assert_eq!(config.primary().0.as_str(), "main");
+            Ok(())
+        });
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        Jail::expect_with(|jail| {
+            for (file, part) in [
+                ("[nats]\nulr='x'\n", "ulr"),
+                ("[ingest]\nbatch_rows='many'\n", "ingest.batch_rows"),
+                ("[targets.Main]\nurl='postgresql://u@h/d'\n", "target name"),
+                ("[targets.a]\nurl='postgresql://u@h/d'\n", "exactly one"),
+                ("[targets.a]\nurl='postgresql://u:pw@h/d'\nprimary=true\n", "no password"),
+            ] {
+                jail.create_file(FILE, file)?;
+                let error = load_here().unwrap_err().to_string();
+                assert!(error.contains(part), "{error}");
+                assert!(!error.contains("pw@"), "{error}");
+            }
+            Ok(())
+        });
+    }
+
+    #[test]
+    fn names_of_earlier_deployments_still_count() {
+        Jail::expect_with(|jail| {
+            jail.set_env("DATABASE_URL", "postgresql://old@host/db");
+            assert_eq!(load_here().unwrap().primary().1.url, "postgresql://old@host/db");
+            Ok(())
+        });
+    }
+}

@@ -1,0 +1,54 @@
+//! Migrations of the building data: embedded, forward-only, safe twice and by two at once.
+
+use crate::{connect::Database, fault::Fault};
+use sqlx::migrate::{MigrateError, Migrator};
+use std::time::Duration;
+
+/// Where applied migrations are kept.
+pub(crate) const TABLE: &str = "core.schema_migrations";
+
+/// How long a migration may wait for one that another instance runs, and how long it may run.
+const PATIENCE: Duration = Duration::from_hours(1);
+
+/// Why the tables could not be brought up to date.
+#[derive(Debug, thiserror::Error)]
+pub enum MigrateFault {
+    /// The database failed.
+    #[error("migration: {0}")]
+    Database(#[from] Fault),
+    /// The tables were made by a newer version of the platform, or changed by hand.
+    #[error("migration: {0}; this database was migrated by another version of the platform")]
+    Foreign(String),
+}
+
+/// The migrations that this version knows.
+pub(crate) fn building() -> Migrator {
+    let mut migrator = sqlx::migrate!("../migrations/building");
+    migrator.dangerous_set_table_name(TABLE);
+    migrator.create_schema("core");
+    migrator
+}
+
+/// Brings the tables up to date, and gives the writing role its rights. The login must be the
+/// tables' owner.
+pub async fn run(database: &Database) -> Result<(), MigrateFault> {
+    let mut connection = database.borrow().await?;
+    let limit = PATIENCE.as_millis();
+    let limits = format!("set statement_timeout = {limit}; set lock_timeout = {limit}");
+    let raw = |sql| sqlx::raw_sql(sqlx::AssertSqlSafe(sql));
+    raw(limits).execute(&mut *connection.held).await.map_err(Fault::from)?;
+    building().run(&mut *connection.held).await.map_err(fault)?;
+    let grants = "begin; select core.grant_access(); commit".to_owned();
+    raw(grants).execute(&mut *connection.held).await.map_err(Fault::from)?;
+    // The connection is closed, not given back: its limits are those of a migration.
+    Ok(())
+}
+
+fn fault(error: MigrateError) -> MigrateFault {
+    match error {
+        MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => {
+            MigrateFault::Database(error.into())
+        }
+        other => MigrateFault::Foreign(other.to_string()),
+    }
+}

@@ -1,0 +1,77 @@
+//! Whole tables of an org in memory, as [`domain::merge::Tables`] knows them: for tests, judges and
+//! small orgs.
+
+use crate::{
+    connect::{Database, answered},
+    fault::Fault,
+    org::OrgRef,
+    write::COLUMNS,
+};
+use chrono::{DateTime, Utc};
+use domain::{EntityId, OrgId, OrgKey, Row, RowVersion, Timestamp, Values, merge::Tables};
+use sqlx::{AssertSqlSafe, Row as _, postgres::PgRow};
+
+/// The orgs that a target knows, by number.
+pub async fn orgs(database: &Database) -> Result<Vec<OrgRef>, Fault> {
+    let asked = sqlx::query_as("select org_id, org_key from core.org order by org_id")
+        .fetch_all(&database.pool);
+    let rows: Vec<(i32, String)> = answered(database.patience(false), asked).await?;
+    let org = |(id, key): (i32, String)| {
+        let key = OrgKey::parse(&key).map_err(|error| Fault::hold(error.to_string()))?;
+        Ok(OrgRef { id: OrgId(id), key })
+    };
+    rows.into_iter().map(org).collect()
+}
+
+/// Entity, from, to, accepted at, version.
+type Deletion = (i32, DateTime<Utc>, DateTime<Utc>, DateTime<Utc>, i64);
+
+/// Values and deletions of an org.
+pub async fn tables(database: &Database, org: &OrgRef) -> Result<Tables, Fault> {
+    let mut tables = Tables::default();
+    for row in rows(database, &org.values()).await? {
+        tables.values.insert((row.entity, row.ts), (row.version, row.values));
+    }
+    let sql = "select entity_id, ts_from, ts_to, accepted_at, version \
+        from core.deletions where org_id = $1";
+    let deletions: Vec<Deletion> =
+        sqlx::query_as(sql).bind(org.id.0).fetch_all(&database.pool).await?;
+    for (entity, from, to, accepted_at, packed) in deletions {
+        let version = RowVersion { accepted_at: moment(accepted_at)?, packed };
+        tables.deletions.insert((EntityId(entity), moment(from)?, moment(to)?), version);
+    }
+    Ok(tables)
+}
+
+/// `_current` of an org, by entity.
+pub async fn current(database: &Database, org: &OrgRef) -> Result<Vec<Row>, Fault> {
+    rows(database, &org.current()).await
+}
+
+async fn rows(database: &Database, table: &str) -> Result<Vec<Row>, Fault> {
+    let sql = format!("select {COLUMNS} from {table} order by entity_id, ts");
+    let rows = sqlx::query(AssertSqlSafe(sql)).fetch_all(&database.pool).await?;
+    rows.iter().map(decode).collect()
+}
+
+/// A row of a values table, selected as [`COLUMNS`].
+pub(crate) fn decode(row: &PgRow) -> Result<Row, Fault> {
+    let value_ts: Option<DateTime<Utc>> = row.try_get(5)?;
+    Ok(Row {
+        entity: EntityId(row.try_get(0)?),
+        ts: moment(row.try_get(1)?)?,
+        version: RowVersion { accepted_at: moment(row.try_get(6)?)?, packed: row.try_get(7)? },
+        values: Values {
+            n: row.try_get(2)?,
+            b: row.try_get(3)?,
+            s: row.try_get::<Option<String>, _>(4)?.map(Into::into),
+            ts: value_ts.map(moment).transpose()?,
+        },
+    })
+}
+
+/// A moment as the platform knows them; a table edited by hand may hold others.
+pub(crate) fn moment(time: DateTime<Utc>) -> Result<Timestamp, Fault> {
+    Timestamp::from_chrono(time)
+        .ok_or_else(|| Fault::hold(format!("{time} is outside the years 1 to 9999")))
+}

@@ -1,0 +1,214 @@
+//! The whole platform, privately: every server real, every service the real binary.
+
+use crate::{
+    Database, Mosquitto, Nats, Postgres, guard,
+    process::{Failpoint, Process, run},
+};
+use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Output, Stdio},
+    time::Duration,
+};
+use tokio::io::AsyncWriteExt;
+
+/// Longest wait for something that is to become true.
+const EVENTUALLY: Duration = Duration::from_mins(1);
+/// How often it is looked for.
+const LOOK_EVERY: Duration = Duration::from_millis(25);
+
+/// A platform of a test: one broker, one stream server, two databases that can be stopped apart.
+pub struct Platform {
+    /// The stream server.
+    pub nats: Nats,
+    /// The broker.
+    pub mosquitto: Mosquitto,
+    /// The cluster of the primary target.
+    pub primary_cluster: Postgres,
+    /// The cluster of the secondary target.
+    pub secondary_cluster: Postgres,
+    /// The primary target.
+    pub primary: Database,
+    /// The secondary target.
+    pub secondary: Database,
+    folder: PathBuf,
+    config: PathBuf,
+}
+
+impl Platform {
+    /// Starts the servers, migrates, and makes the demonstration org. `extra` is added to the
+    /// configuration, e.g. `streams.readings_max_bytes = 65536`.
+    pub async fn start(extra: &str) -> Self {
+        let (nats, mosquitto, primary_cluster, secondary_cluster) =
+            tokio::join!(Nats::start(), Mosquitto::start(), Postgres::start(), Postgres::start());
+        let (primary, secondary) =
+            tokio::join!(primary_cluster.database(), secondary_cluster.database());
+        let folder = guard::folder("platform");
+        let secrets = folder.join("secrets");
+        fs::create_dir_all(&secrets).expect("the folder is ours");
+        for from in [nats.secrets(), mosquitto.secrets()] {
+            copy_files(from, &secrets);
+        }
+        let passwords = [&primary, &secondary]
+            .map(|database| fs::read_to_string(database.passfile()).expect("was written"));
+        local::secret::write(&secrets.join("pgpass"), passwords.concat().as_bytes())
+            .expect("the folder is ours");
+        let config = folder.join("haystack.toml");
+        let platform = Self {
+            nats,
+            mosquitto,
+            primary_cluster,
+            secondary_cluster,
+            primary,
+            secondary,
+            folder,
+            config,
+        };
+        platform.configure(extra);
+        platform.succeed(&["migrate", "--seed"]);
+        // From here on the broker keeps messages for the bridge, whether it runs or not.
+        let mut bridge = platform.service("bridge");
+        bridge.says("subscribed").await;
+        bridge.stop().await;
+        platform
+    }
+
+    /// Writes the configuration anew, with lines added (dotted keys).
+    pub fn configure(&self, extra: &str) {
+        let target = |name: &str, database: &Database, primary: bool| {
+            format!(
+                "targets.{name}.url = {:?}\ntargets.{name}.owner_url = {:?}\n\
+                 targets.{name}.primary = {primary}\n",
+                database.ingest_url(),
+                database.owner_url()
+            )
+        };
+        let text = format!(
+            "secrets.dir = \"{}\"\nnats.url = {:?}\nmqtt.url = {:?}\n{}{}\
+             log.level = \"debug\"\n{extra}\n",
+            self.folder.join("secrets").display(),
+            self.nats.url(),
+            self.mosquitto.url(),
+            target("primary", &self.primary, true),
+            target("secondary", &self.secondary, false),
+        );
+        fs::write(&self.config, text).expect("the folder is ours");
+    }
+
+    /// The configuration file.
+    pub fn config(&self) -> &Path {
+        &self.config
+    }
+
+    /// Starts a service; `bridge` or `ingest`.
+    pub fn service(&self, role: &str) -> Process {
+        self.start_service(role, None)
+    }
+
+    /// Starts a service that dies at a failpoint.
+    pub fn doomed(&self, role: &str, failpoint: Failpoint) -> Process {
+        self.start_service(role, Some(failpoint))
+    }
+
+    fn start_service(&self, role: &str, failpoint: Option<Failpoint>) -> Process {
+        let config = self.config.display().to_string();
+        let log = self.folder.join(format!("{role}.log"));
+        // Port 0: health is asked of nobody here, and two of a kind may run.
+        let http = format!("{role}.http=127.0.0.1:0");
+        Process::start(&["--config", &config, "--set", &http, role], &log, failpoint)
+    }
+
+    /// Runs a command to its end.
+    pub fn command(&self, arguments: &[&str]) -> Output {
+        let config = self.config.display().to_string();
+        run(&[&["--config", &config], arguments].concat())
+    }
+
+    /// Runs a command that must succeed; gives its standard output.
+    pub fn succeed(&self, arguments: &[&str]) -> String {
+        let output = self.command(arguments);
+        assert!(
+            output.status.success(),
+            "haystack {arguments:?}: {}\n{}{}",
+            output.status,
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// Registers a device of type `temperature-sensor`; gives the entities of its points
+    /// `humidity` and `temperature`.
+    pub fn add_device(&self, id: &str) -> (i32, i32) {
+        self.succeed(&["device", "add", id, "--type", "temperature-sensor"]);
+        let shown = self.succeed(&["device", "show", id]);
+        let entity = |metric: &str| {
+            let after = shown.split(&format!("\"{metric}\"")).nth(1).expect("the metric");
+            let digits = after.split("\"entity\": ").nth(1).expect("its entity");
+            let digits: String = digits.chars().take_while(char::is_ascii_digit).collect();
+            digits.parse().expect("a number")
+        };
+        (entity("humidity"), entity("temperature"))
+    }
+
+    /// Publishes lines with a client that is not ours, at `QoS` 1. Ends when the broker has said yes
+    /// to each.
+    pub async fn publish(&self, topic: &str, lines: impl IntoIterator<Item = String>) {
+        self.publish_with(&[], topic, lines).await;
+    }
+
+    /// The same with more arguments for `mosquitto_pub`.
+    pub async fn publish_with(
+        &self,
+        arguments: &[&str],
+        topic: &str,
+        lines: impl IntoIterator<Item = String>,
+    ) {
+        let mut child = tokio::process::Command::new("mosquitto_pub")
+            .args(["-h", "127.0.0.1", "-p", &self.mosquitto.port().to_string()])
+            .args(["-q", "1", "-l", "-t", topic])
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("mosquitto_pub is installed (make setup)");
+        let mut input = child.stdin.take().expect("piped");
+        for line in lines {
+            input.write_all(format!("{line}\n").as_bytes()).await.expect("it reads");
+        }
+        drop(input);
+        let status = child.wait().await.expect("our child");
+        assert!(status.success(), "mosquitto_pub: {status}");
+    }
+}
+
+fn copy_files(from: &Path, to: &Path) {
+    for entry in fs::read_dir(from).expect("a folder").flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_file()) {
+            fs::copy(entry.path(), to.join(entry.file_name())).expect("the folder is ours");
+        }
+    }
+}
+
+/// Waits until `look` gives what is wanted. Panics with what it gave last.
+pub async fn eventually<T, F>(what: &str, mut look: impl FnMut() -> F) -> T
+where
+    F: Future<Output = Result<T, String>>,
+{
+    let deadline = tokio::time::Instant::now() + EVENTUALLY;
+    loop {
+        match look().await {
+            Ok(found) => return found,
+            Err(why) if tokio::time::Instant::now() > deadline => {
+                panic!("{what} did not come true in {EVENTUALLY:?}: {why}")
+            }
+            Err(_) => tokio::time::sleep(LOOK_EVERY).await,
+        }
+    }
+}
+
+/// Connects to a database; an error while it is stopped.
+pub async fn connect(options: &PgConnectOptions) -> Result<PgConnection, String> {
+    PgConnection::connect_with(options).await.map_err(|error| error.to_string())
+}
