@@ -57,11 +57,14 @@ impl Finding {
 pub(crate) async fn run(args: &DoctorArgs, globals: &Globals) -> anyhow::Result<ExitCode> {
     let config = globals.load()?.config;
     let mut findings = checks::files(&config, &globals.data_dir);
-    findings.extend(checks::stream_server(&config).await);
-    findings.extend(checks::broker(&config).await);
-    for (name, target) in &config.targets {
-        findings.extend(checks::target(&config, name, target).await);
-    }
+    // Side by side: each may wait a while for something that is away.
+    let targets = config.targets.iter().map(|(name, of)| checks::target(&config, name, of));
+    let (stream_server, broker, targets) = tokio::join!(
+        checks::stream_server(&config),
+        checks::broker(&config),
+        futures_util::future::join_all(targets)
+    );
+    findings.extend(stream_server.into_iter().chain(broker).chain(targets.into_iter().flatten()));
     if args.json {
         println!("{}", serde_json::to_string_pretty(&findings)?);
     } else {

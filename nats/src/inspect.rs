@@ -133,8 +133,24 @@ pub async fn consumers(
 ) -> Result<BTreeMap<String, ConsumerState>, ModelFault> {
     let stream = wire.jetstream.get_stream_no_info(stream).await.map_err(server)?;
     let infos: Vec<Info> = stream.consumers().try_collect().await.map_err(server)?;
-    let durable = infos.iter().filter(|info| info.config.durable_name.is_some());
-    Ok(durable.map(|info| (info.name.clone(), ConsumerState::new(info))).collect())
+    let mut consumers = BTreeMap::new();
+    for info in infos.iter().filter(|info| info.config.durable_name.is_some()) {
+        let mut state = ConsumerState::new(info);
+        // The server lists a consumer before it has counted what waits for it.
+        if state.pending == 0 && info.delivered.consumer_sequence == 0 {
+            state.pending = count(&stream, &info.config.filter_subject).await?;
+        }
+        consumers.insert(info.name.clone(), state);
+    }
+    Ok(consumers)
+}
+
+/// Messages of a stream on the subjects that a filter takes; an empty filter takes all.
+async fn count<I>(stream: &stream::Stream<I>, filter: &str) -> Result<u64, ModelFault> {
+    let filter = if filter.is_empty() { ">" } else { filter };
+    let subjects = stream.info_with_subjects(filter).await.map_err(server)?;
+    let add = |sum: u64, (_, messages): (String, usize)| async move { Ok(sum + messages as u64) };
+    subjects.try_fold(0, add).await.map_err(server)
 }
 
 /// Letters by subject, e.g. `dead.normalize._.TS-1`.

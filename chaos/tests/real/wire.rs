@@ -17,7 +17,7 @@ use nats::{
     streams::{self, Limits},
 };
 use std::{collections::BTreeSet, time::Duration};
-use testkit::Nats;
+use testkit::{Nats, eventually};
 
 async fn wire(server: &Nats, user: &str) -> Wire {
     let (url, password) = (server.url(), server.password(user));
@@ -117,13 +117,12 @@ async fn group_commit_keeps_the_order_and_never_says_yes_early() {
         async move {
             // At the moment of the yes, the pack is in the stream, with just these messages.
             let stream = looker.jetstream.get_stream_no_info("RAW").await.unwrap();
-            // The kill can swallow this question or its answer: it is asked until it is answered.
-            let found = loop {
-                match stream.get_raw_message(stored.sequence()).await {
-                    Ok(found) => break found,
-                    Err(error) => assert_eq!(error.kind(), LastRawMessageErrorKind::Other),
-                }
-            };
+            // The kill can swallow the question or its answer: it is asked until it is answered.
+            let found = eventually("the pack to be read", || async {
+                let found = stream.get_raw_message(stored.sequence()).await;
+                found.map_err(|error| error.to_string())
+            })
+            .await;
             let pack: domain::raw::Pack<'_> = envelope::decode_borrowed(&found.payload).unwrap();
             let numbers: Vec<u64> = pack.entries.iter().map(|entry| entry.number).collect();
             assert_eq!(numbers, tickets);
@@ -202,6 +201,33 @@ async fn a_reader_survives_restarts_and_deletion_of_its_consumer() {
     stream.delete_consumer("reader").await.unwrap();
     send(3).await;
     read(&mut reader, 3).await;
+}
+
+#[tokio::test]
+async fn a_consumer_that_is_just_being_made_is_not_shown_as_done() {
+    let (server, admin) = declared().await;
+    publish(&admin, Outgoing::new("telemetry.demo.x", "1", "a".into())).await.unwrap();
+    let stream = admin.jetstream.get_stream("TELEMETRY").await.unwrap();
+    let making = async {
+        for number in 0..200 {
+            let durable = Durable::new("TELEMETRY", format!("c{number}"), "telemetry.>".to_owned());
+            let mut reader = Reader::new(admin.clone(), durable, patience("reader"));
+            reader.next().await.expect("not stopped");
+            stream.delete_consumer(&format!("c{number}")).await.unwrap();
+        }
+    };
+    let looker = wire(&server, "operator").await;
+    let looking = async {
+        loop {
+            for consumer in nats::inspect::consumers(&looker, "TELEMETRY").await.unwrap().values() {
+                assert_eq!(consumer.lag(), 1, "{consumer:?}");
+            }
+        }
+    };
+    tokio::select! {
+        () = making => {}
+        () = looking => {}
+    }
 }
 
 #[tokio::test]

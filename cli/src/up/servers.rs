@@ -68,16 +68,17 @@ impl Servers {
         Ok(Self { nats, mosquitto, clusters: [primary?, secondary?] })
     }
 
-    /// Starts them all, with no wait.
+    /// Starts them all, with no wait; none where one can't be.
     pub(crate) fn start(&self, folder: &Folder) -> Result<Started> {
         let [primary, secondary] = &self.clusters;
+        let nats = spec(&self.nats, Ending::SERVER, folder)?;
+        let mosquitto = spec(&self.mosquitto, Ending::SERVER, folder)?;
+        let primary = spec(&primary.postgres, Ending::POSTGRES, folder)?;
+        let secondary = spec(&secondary.postgres, Ending::POSTGRES, folder)?;
         Ok(Started {
-            nats: start(&self.nats, Ending::SERVER, folder)?,
-            mosquitto: start(&self.mosquitto, Ending::SERVER, folder)?,
-            clusters: [
-                start(&primary.postgres, Ending::POSTGRES, folder)?,
-                start(&secondary.postgres, Ending::POSTGRES, folder)?,
-            ],
+            nats: Child::start(nats),
+            mosquitto: Child::start(mosquitto),
+            clusters: [primary, secondary].map(Child::start),
         })
     }
 
@@ -167,11 +168,11 @@ fn say_where(name: &str, wanted: &Path, folder: &Path) {
     }
 }
 
-fn start<S: Server + 'static>(server: &Arc<S>, ending: Ending, folder: &Folder) -> Result<Child> {
+fn spec<S: Server + 'static>(server: &Arc<S>, ending: Ending, folder: &Folder) -> Result<Spec> {
     let name = server.name().to_owned();
     let log = folder.log(&name)?;
     let server = Arc::clone(server);
-    Ok(Child::start(Spec { name, command: Box::new(move || server.command()), ending, log }))
+    Ok(Spec { name, command: Box::new(move || server.command()), ending, log })
 }
 
 /// The running servers.

@@ -3,6 +3,7 @@
 use super::Config;
 use figment::{
     Figment,
+    error::Kind,
     providers::{Env, Format, Serialized, Toml},
     value::{Dict, Map, Value},
 };
@@ -48,10 +49,60 @@ pub fn load(
     for (key, value) in flags {
         figment = figment.merge((key.as_str(), value.clone()));
     }
-    let config: Config =
-        figment.extract().map_err(|error| ConfigFault::Invalid(error.to_string()))?;
+    misspelt(Env::raw().iter().map(|(name, _)| name.into_string()))?;
+    let config: Config = figment.extract().map_err(|error| ConfigFault::Invalid(say(error)))?;
     check(&config)?;
     Ok(Loaded { config, figment })
+}
+
+/// A variable that is meant as a setting and isn't one would be ignored in silence.
+fn misspelt(names: impl Iterator<Item = String>) -> Result<(), ConfigFault> {
+    for name in names {
+        let upper = name.to_ascii_uppercase();
+        let Some(rest) = upper.strip_prefix("HAYSTACK_") else { continue };
+        if !rest.starts_with('_') && rest.contains("__") {
+            return Err(ConfigFault::Invalid(format!(
+                "environment variable {upper}: two underscores are expected behind HAYSTACK: \
+                 {PREFIX}{rest}"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// All mistakes, each with its key, what is wrong, and where the value came from.
+fn say(error: figment::Error) -> String {
+    let lines = error.into_iter().map(|error| {
+        let place = match &error.metadata {
+            Some(metadata) => match &metadata.source {
+                Some(source) => format!(" ({source})"),
+                None => format!(" ({})", metadata.name.replace('`', "")),
+            },
+            None => String::new(),
+        };
+        let what = match &error.kind {
+            Kind::InvalidType(found, expected) | Kind::InvalidValue(found, expected) => {
+                format!("{} is expected, found {found}", in_words(expected))
+            }
+            Kind::UnknownField(name, known) => {
+                format!("there is no setting {name:?}; there are {}", known.join(", "))
+            }
+            kind => kind.to_string(),
+        };
+        let key = error.path.join(".");
+        let colon = if key.is_empty() { "" } else { ": " };
+        format!("{key}{colon}{what}{place}")
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// What a type of ours is called outside of a program.
+fn in_words(expected: &str) -> &str {
+    match expected {
+        "usize" | "u64" | "u32" | "u16" => "a whole number",
+        "a boolean" => "true or false",
+        other => other,
+    }
 }
 
 fn choose(file: Option<&Path>, data_dir: &Path) -> Result<Option<PathBuf>, ConfigFault> {
@@ -137,6 +188,16 @@ fn check(config: &Config) -> Result<(), ConfigFault> {
     if config.nats.ack_wait_seconds == 0 {
         return invalid("nats.ack_wait_seconds: at least 1 is expected".to_owned());
     }
+    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+    let level = &config.log.level;
+    // A word that is no level would be taken for the name of a module.
+    if !level.contains(['=', ',']) && !LEVELS.contains(&level.as_str()) {
+        let levels = LEVELS.join(", ");
+        return invalid(format!(
+            "log.level: one of {levels} is expected, or a filter such as \
+             info,haystack_bridge=debug; found {level:?}"
+        ));
+    }
     if config.bridge.instance.is_empty() || config.ingest.instance.is_empty() {
         return invalid("bridge.instance, ingest.instance: a name is expected".to_owned());
     }
@@ -191,7 +252,8 @@ mod tests {
         Jail::expect_with(|jail| {
             for (file, part) in [
                 ("[nats]\nulr='x'\n", "ulr"),
-                ("[ingest]\nbatch_rows='many'\n", "ingest.batch_rows"),
+                ("[ingest]\nbatch_rows='many'\n", "ingest.batch_rows: a whole number is expected"),
+                ("[log]\nlevel='loud'\n", "log.level"),
                 ("[targets.Main]\nurl='postgresql://u@h/d'\n", "target name"),
                 ("[targets.a]\nurl='postgresql://u@h/d'\n", "exactly one"),
                 ("[targets.a]\nurl='postgresql://u:pw@h/d'\nprimary=true\n", "no password"),
@@ -201,6 +263,16 @@ mod tests {
                 assert!(error.contains(part), "{error}");
                 assert!(!error.contains("pw@"), "{error}");
             }
+            Ok(())
+        });
+    }
+
+    #[test]
+    fn a_variable_with_one_underscore_too_few_is_named() {
+        Jail::expect_with(|jail| {
+            jail.set_env("HAYSTACK_INGEST__BATCH_ROWS", "5");
+            let error = load_here().unwrap_err().to_string();
+            assert!(error.contains("HAYSTACK__INGEST__BATCH_ROWS"), "{error}");
             Ok(())
         });
     }
