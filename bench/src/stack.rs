@@ -116,8 +116,10 @@ impl Stack {
             let name = local::nats::secret_name(user);
             local::secret::write(&secrets.join(name), self.nats.password(user).as_bytes())?;
         }
-        let mqtt = secrets.join(local::mosquitto::SECRET);
-        local::secret::write(&mqtt, self.mosquitto.password().as_bytes())?;
+        for name in [local::mosquitto::SECRET, local::mosquitto::SESSION] {
+            let secret = std::fs::read(self.mosquitto.secrets().join(name))?;
+            local::secret::write(&secrets.join(name), &secret)?;
+        }
         let lines: Vec<String> = self.targets.iter().map(Target::pgpass).collect::<Result<_>>()?;
         local::secret::write(&secrets.join("pgpass"), lines.concat().as_bytes())
     }

@@ -39,7 +39,8 @@ pub struct Config {
 #[serde(deny_unknown_fields, default)]
 pub struct Secrets {
     /// A folder with one file a secret: `nats-bridge`, `nats-ingest`, `nats-operator`,
-    /// `nats-admin`, `mqtt-bridge`, `mqtt-session` (any text, part of a client id), and `pgpass` in PostgreSQL's format.
+    /// `nats-admin`, `mqtt-bridge`, `mqtt-session` (any text, part of a client
+    /// id), and `pgpass` in PostgreSQL's format.
     pub dir: PathBuf,
 }
 
