@@ -9,7 +9,7 @@ use domain::{
     raw::{RawMessage, Sender},
     topic,
 };
-use nats::{CancellationToken, Fsynced, pack};
+use nats::{CancellationToken, Fsynced, pack, publish::Stopped};
 use std::time::{Duration, Instant};
 use tokio_util::sync::DropGuard;
 
@@ -60,6 +60,9 @@ fn confirm(counters: &crate::Counters, tickets: Vec<Unacked>, stored: &Fsynced) 
 /// flood of unknown names must not become a flood of questions.
 const SETTLE_EVERY: Duration = Duration::from_secs(1);
 
+/// A clock that goes back by less is waited for: no two messages bear the same moment.
+const LARGEST_STEP: Duration = Duration::from_secs(1);
+
 /// Notes who sent a message and when it came, and hands it to the packer.
 struct Doorman {
     shared: Shared,
@@ -71,21 +74,44 @@ struct Doorman {
 }
 
 impl Doorman {
-    /// Who sent it, by a directory that knows what was registered before the message came.
-    async fn sender(&mut self, name: &str) -> Option<Sender> {
+    /// Who sent it, by a directory that knows what was registered before the message came. `Err`:
+    /// the process is to stop before that is known.
+    async fn sender(&mut self, name: &str) -> Result<Option<Sender>, Stopped> {
         let sender = self.shared.directory.read().sender(name);
-        if sender.is_some() || self.settled.is_some_and(|at| at.elapsed() < SETTLE_EVERY) {
-            return sender;
+        let unreadable = self.shared.directory.read().sender_is_unreadable(name);
+        if sender.is_some() && !unreadable {
+            return Ok(sender);
+        }
+        if !unreadable && self.settled.is_some_and(|at| at.elapsed() < SETTLE_EVERY) {
+            return Ok(sender);
         }
         let patience = self.shared.patience("model");
-        self.shared.directory.caught_up(&self.shared.wire, &patience).await;
+        if !self.shared.directory.caught_up(&self.shared.wire, &patience).await {
+            return Err(Stopped);
+        }
         self.settled = Some(Instant::now());
-        self.shared.directory.read().sender(name)
+        let mut directory = self.shared.directory.clone();
+        // Its record is there, and a later release wrote it: an outage, not a stranger.
+        while directory.read().sender_is_unreadable(name) {
+            let patience = self.shared.patience("mqtt");
+            let why = format!("the record of device {name:?} can't be read: update the bridge");
+            patience.holds.hold(&patience.what, &why, SystemClock.now());
+            tokio::select! {
+                () = self.shared.shutdown.cancelled() => return Err(Stopped),
+                changed = directory.changed() => if !changed { return Err(Stopped) },
+            }
+            patience.moving();
+        }
+        Ok(self.shared.directory.read().sender(name))
     }
 
     /// Now, and never twice the same: messages without a time of their own bear it as their key.
     fn received_at(&mut self) -> Timestamp {
-        self.last = SystemClock.now().max(self.last.plus_micros(1));
+        let now = SystemClock.now();
+        let next = self.last.plus_micros(1);
+        // A clock that was set back by far was wrong before: what is right now counts.
+        let stepped_back = next.micros() - now.micros() > LARGEST_STEP.as_micros() as i64;
+        self.last = if stepped_back { now } else { now.max(next) };
         self.last
     }
 }
@@ -97,7 +123,7 @@ impl Take for Doorman {
         // The subscription gives data topics only. Another broker's surprise is set aside later,
         // not dropped.
         let name = topic::telemetry_device(&topic).unwrap_or(&topic);
-        let sender = self.sender(name).await;
+        let Ok(sender) = self.sender(name).await else { return false };
         let message = RawMessage {
             name: name.to_owned().into(),
             sender,

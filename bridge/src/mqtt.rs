@@ -1,4 +1,4 @@
-//! MQTT 3.1.1, as far as a subscriber needs it: one session that outlives connections, and
+//! MQTT 5, as far as a subscriber needs it: one session that outlives connections, and
 //! acknowledgements that need a proof.
 //!
 //! Everything of the client library is in this module. Of rumqttc only the packets and their codec
@@ -57,20 +57,6 @@ pub struct Unacked {
 }
 
 impl Unacked {
-    /// Tells the broker that a copy of a retained message is not wanted again. The message itself
-    /// was delivered to this session when it was published, and confirmed like any other.
-    fn copy_of_retained(self) {
-        self.send();
-    }
-
-    /// At QoS 0 nothing is owed, and an acknowledgement of packet 0 would end the connection.
-    fn send(self) {
-        if self.packet_id != 0 {
-            // No receiver: the connection is gone, and the message comes again.
-            let _ = self.pubacks.try_send(self.packet_id);
-        }
-    }
-
     /// Tells the broker that the message is safe (PUBACK), with the proof. Acknowledgements leave
     /// in the order of these calls. At QoS 0, or where the connection is gone, nothing is sent.
     ///
@@ -87,7 +73,11 @@ impl Unacked {
     /// }
     /// ```
     pub fn confirm(self, _stored: &Fsynced) {
-        self.send();
+        // At QoS 0 nothing is owed, and an acknowledgement of packet 0 would end the connection.
+        if self.packet_id != 0 {
+            // No receiver: the connection is gone, and the message comes again.
+            let _ = self.pubacks.try_send(self.packet_id);
+        }
     }
 }
 

@@ -3,15 +3,30 @@
 use std::{collections::BTreeMap, process::Command};
 
 /// A room and the rooms it may depend on. Arrows go downward; services never import one another.
-const ROOMS: [(&str, &[&str]); 11] = [
+const ROOMS: [(&str, &[&str]); 13] = [
     ("domain", &[]),
     ("nats", &["domain"]),
     ("store", &["domain"]),
     ("service", &["domain"]),
     ("bridge", &["domain", "nats", "service"]),
     ("ingest", &["domain", "nats", "store", "service"]),
+    ("building", &["domain"]),
+    ("simulator", &["domain", "building", "nats", "store", "service"]),
     ("local", &[]),
-    ("cli", &["domain", "nats", "store", "service", "bridge", "ingest", "local"]),
+    (
+        "cli",
+        &[
+            "domain",
+            "nats",
+            "store",
+            "service",
+            "bridge",
+            "ingest",
+            "building",
+            "simulator",
+            "local",
+        ],
+    ),
     ("testkit", &["domain", "local"]),
     ("chaos", &[]),
     ("bench", &["domain", "nats", "store", "service", "bridge", "ingest", "local", "testkit"]),

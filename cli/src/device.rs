@@ -49,7 +49,9 @@ pub(crate) async fn run(command: DeviceCommand, globals: &Globals) -> anyhow::Re
             }
         }
         DeviceCommand::List { org, json } => {
-            let devices = nats::model::load(&wire).await?.devices(&org);
+            let directory = nats::model::load(&wire).await?;
+            directory.org(&org).with_context(|| format!("there is no org {org}"))?;
+            let devices = directory.devices(&org);
             if json {
                 println!("{}", serde_json::to_string_pretty(&devices)?);
                 return Ok(ExitCode::SUCCESS);
@@ -59,6 +61,7 @@ pub(crate) async fn run(command: DeviceCommand, globals: &Globals) -> anyhow::Re
                 let points = points(&device);
                 table.row([device.id.to_string(), device.device_type.to_string(), points]);
             }
+            println!("org {org}");
             table.print();
         }
         DeviceCommand::Show { id } => {

@@ -11,6 +11,7 @@ mod migrate;
 mod org;
 mod roles;
 mod settings;
+mod simulator;
 mod status;
 mod table;
 mod up;
@@ -98,6 +99,8 @@ enum Command {
     Bridge,
     /// Run the ingest service: the streams to every database
     Ingest,
+    /// Run the simulator service, or command simulators
+    Simulator(simulator::SimulatorArgs),
 }
 
 fn main() -> ExitCode {
@@ -110,9 +113,22 @@ fn main() -> ExitCode {
         done
     });
     done.unwrap_or_else(|error| {
-        eprintln!("haystack: {error:#}");
+        eprintln!("haystack: {}", said_once(&error));
         ExitCode::FAILURE
     })
+}
+
+/// An error and its causes, without a cause that the text before it has told already.
+fn said_once(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if text.is_empty() {
+            text = cause;
+        } else if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
 }
 
 async fn run(command: Command, globals: &Globals) -> anyhow::Result<ExitCode> {
@@ -131,5 +147,6 @@ async fn run(command: Command, globals: &Globals) -> anyhow::Result<ExitCode> {
         Command::Demo(args) => demo::run(&args, globals).await,
         Command::Bridge => roles::run(roles::Role::Bridge, globals).await,
         Command::Ingest => roles::run(roles::Role::Ingest, globals).await,
+        Command::Simulator(args) => simulator::run(args, globals).await,
     }
 }

@@ -1,6 +1,6 @@
 //! `haystack migrate`: the streams and every database, brought to this release.
 
-use crate::{Globals, connect, databases, device_type};
+use crate::{Globals, connect, databases, device_type, simulator};
 use anyhow::Context;
 use clap::Args;
 use domain::{DeviceId, OrgKey};
@@ -10,14 +10,15 @@ use nats::{
     streams,
 };
 use service::Config;
-use std::{path::Path, process::ExitCode};
+use std::{path::Path, process::ExitCode, time::Duration};
 
 /// The device type that a new platform starts with.
 const TEMPERATURE_SENSOR: &str = include_str!("../../config/device-types/temperature-sensor.yaml");
 
 #[derive(Args)]
 pub(crate) struct MigrateArgs {
-    /// Also make org `demo`, device type `temperature-sensor` and device TS-001-2024
+    /// Also make org `demo`, device type `temperature-sensor`, device TS-001-2024 and, where a
+    /// state database is configured, a simulated building
     #[arg(long)]
     seed: bool,
 }
@@ -30,6 +31,7 @@ pub(crate) async fn run(args: &MigrateArgs, globals: &Globals) -> anyhow::Result
     let limits = streams::Limits {
         readings: config.streams.readings_max_bytes,
         others: config.streams.others_max_bytes,
+        lease: Duration::from_secs(config.simulator.lease_seconds.into()),
     };
     streams::declare(&wire, &limits).await?;
     println!("streams: as this release needs them");
@@ -41,6 +43,16 @@ pub(crate) async fn run(args: &MigrateArgs, globals: &Globals) -> anyhow::Result
             Err(fault) => {
                 failed = true;
                 eprintln!("haystack: target {name}: {fault}");
+            }
+        }
+    }
+    if let Some(url) = config.state.owner_url() {
+        let database = databases::open(&config, url, "migrate")?;
+        match store::migrate::run_state(&database).await {
+            Ok(()) => println!("simulator state: as this release needs it"),
+            Err(fault) => {
+                failed = true;
+                eprintln!("haystack: simulator state: {fault}");
             }
         }
     }
@@ -63,5 +75,9 @@ async fn seed(config: &Config) -> anyhow::Result<()> {
         apply_device_type(&wire, &org, definition).await?;
     }
     add_device(&wire, &org, DeviceId::parse("TS-001-2024")?, id, None).await?;
+    // One simulator at the first start; what the user makes of it since is theirs.
+    if config.state.url.is_some() && nats::model::load(&wire).await?.pollers().is_empty() {
+        simulator::demonstration(&wire, &org).await?;
+    }
     Ok(())
 }

@@ -14,6 +14,8 @@ pub(crate) enum Role {
     Bridge,
     /// The streams to every database.
     Ingest,
+    /// Simulated buildings to the streams.
+    Simulator,
 }
 
 impl Role {
@@ -22,6 +24,7 @@ impl Role {
         match self {
             Self::Bridge => "bridge",
             Self::Ingest => "ingest",
+            Self::Simulator => "simulator",
         }
     }
 
@@ -31,6 +34,9 @@ impl Role {
         match self {
             Self::Bridge => {
                 holds.hold("mqtt", "not subscribed at the broker yet", now);
+            }
+            Self::Simulator => {
+                holds.hold("model", "MODEL is not read yet", now);
             }
             Self::Ingest => {
                 for target in config.targets.keys() {
@@ -44,6 +50,7 @@ impl Role {
         match self {
             Self::Bridge => config.bridge.http,
             Self::Ingest => config.ingest.http,
+            Self::Simulator => config.simulator.http,
         }
     }
 }
@@ -64,6 +71,7 @@ pub(crate) async fn run(role: Role, globals: &Globals) -> anyhow::Result<ExitCod
         match role {
             Role::Bridge => bridge::run(&config, wire, &lifecycle, holds).await?,
             Role::Ingest => ingest::run(&config, wire, &lifecycle, holds).await?,
+            Role::Simulator => ::simulator::run(&config, wire, &lifecycle, holds).await?,
         }
     }
     // A service that returns by itself has nothing more to do.

@@ -43,6 +43,10 @@ struct Status {
     rates: BTreeMap<String, f64>,
     dead_letters: Vec<LettersLine>,
     services: Vec<ServiceLine>,
+    /// Services of which no instance answers: none runs, or it hangs.
+    silent: Vec<&'static str>,
+    /// Records of `MODEL` that this release can't read.
+    unreadable: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -114,7 +118,8 @@ async fn look(wire: &Wire, config: &Config) -> anyhow::Result<Status> {
     for name in streams::ALL {
         lines.push(stream_line(inspect::stream(wire, name).await?));
     }
-    let orgs = nats::model::load(wire).await?.orgs();
+    let directory = nats::model::load(wire).await?;
+    let orgs = directory.orgs();
     let consumers = inspect::consumers(wire, streams::TELEMETRY).await?;
     let mut targets = Vec::new();
     for (name, target) in &config.targets {
@@ -139,6 +144,8 @@ async fn look(wire: &Wire, config: &Config) -> anyhow::Result<Status> {
         normalize: consumer_line(normalize.get(inspect::NORMALIZE)),
         rates: rates(&before, &after, seconds),
         dead_letters,
+        silent: report::silent(&after),
+        unreadable: directory.unreadable().keys().cloned().collect(),
         services: after.into_iter().map(service_line).collect(),
     })
 }
@@ -235,8 +242,11 @@ fn print(status: &Status) {
 }
 
 fn print_services(status: &Status) {
-    if status.services.is_empty() {
-        println!("no service answers: readings wait at the broker and in the streams\n");
+    for name in &status.silent {
+        println!("NO ANSWER from {name}: none runs, or it hangs; what it has to do waits");
+    }
+    for subject in &status.unreadable {
+        println!("UNREADABLE {subject}: a later release wrote this record of MODEL");
     }
     for line in &status.services {
         let counters: Vec<_> = line.counters.iter().map(|(k, v)| format!("{k} {v}")).collect();

@@ -1,11 +1,15 @@
 //! `MODEL` in memory: who a sender is and what normalizes its messages, without I/O.
 
 use crate::{
-    DeviceId, OrgKey, TypeId,
-    model::{Device, Entity, Org, Profile, Record, TagDef, TypeHead},
+    DeviceId, OrgKey, SimulatorId, TypeId,
+    model::{Device, Entity, Org, Poller, Profile, Record, TagDef, TypeHead},
     raw::{ProfileRef, Sender},
+    subject::Subject,
 };
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 /// Everything `MODEL` says, as of [`Directory::sequence`].
 #[derive(Debug, Clone, Default)]
@@ -17,6 +21,9 @@ pub struct Directory {
     heads: HashMap<(OrgKey, TypeId), TypeHead>,
     profiles: HashMap<(OrgKey, ProfileRef), Arc<Profile>>,
     devices: HashMap<DeviceId, Arc<Device>>,
+    pollers: HashMap<SimulatorId, Arc<Poller>>,
+    /// Subjects of records that this release can't read, and their sequences.
+    unreadable: BTreeMap<String, u64>,
 }
 
 impl Directory {
@@ -26,6 +33,9 @@ impl Directory {
             return;
         }
         self.sequence = sequence;
+        if !self.unreadable.is_empty() {
+            self.unreadable.remove(&record.subject().to_string());
+        }
         match record {
             Record::Org(org) => drop(self.orgs.insert(org.key.clone(), org.into())),
             Record::Entity(entity) => drop(self.entities.insert(entity.id, entity.into())),
@@ -43,7 +53,30 @@ impl Directory {
             Record::Device(device) => {
                 self.devices.insert(device.id.clone(), device.into());
             }
+            Record::Poller(poller) => {
+                self.pollers.insert(poller.id, Arc::new(*poller));
+            }
         }
+    }
+
+    /// Notes a record that this release can't read. What it replaces stays in force.
+    pub fn step_over(&mut self, sequence: u64, subject: String) {
+        if sequence > self.sequence {
+            self.sequence = sequence;
+            self.unreadable.insert(subject, sequence);
+        }
+    }
+
+    /// Subjects of records that can't be read, and their sequences.
+    pub fn unreadable(&self) -> &BTreeMap<String, u64> {
+        &self.unreadable
+    }
+
+    /// Whether a sender is registered by a record that can't be read: then it is not unknown.
+    pub fn sender_is_unreadable(&self, name: &str) -> bool {
+        let subject =
+            || Subject::Model { org: None, kind: "device".to_owned(), id: name.to_owned() };
+        !self.unreadable.is_empty() && self.unreadable.contains_key(&subject().to_string())
     }
 
     /// The sequence of the last record taken in.
@@ -75,6 +108,16 @@ impl Directory {
     /// A device.
     pub fn device(&self, id: &DeviceId) -> Option<&Arc<Device>> {
         self.devices.get(id)
+    }
+
+    /// All pollers, by number.
+    pub fn pollers(&self) -> Vec<Arc<Poller>> {
+        sorted(self.pollers.values().cloned(), |poller| poller.id)
+    }
+
+    /// A poller.
+    pub fn poller(&self, id: SimulatorId) -> Option<&Arc<Poller>> {
+        self.pollers.get(&id)
     }
 
     /// Device types of an org, by name.

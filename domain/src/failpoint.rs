@@ -11,9 +11,12 @@ pub const BEFORE_RAW_ACK: &str = "normalize.before_raw_ack";
 pub const BEFORE_TELEMETRY_ACK: &str = "ingest.before_telemetry_ack";
 /// Rows are on their way into the database, nothing is committed.
 pub const MID_COPY: &str = "store.mid_copy";
+/// After a simulator's readings are stored, before its state is saved.
+pub const BEFORE_STATE_SAVE: &str = "simulator.before_state_save";
 
 /// All of them.
-pub const ALL: [&str; 4] = [BEFORE_PUBACK, BEFORE_RAW_ACK, BEFORE_TELEMETRY_ACK, MID_COPY];
+pub const ALL: [&str; 5] =
+    [BEFORE_PUBACK, BEFORE_RAW_ACK, BEFORE_TELEMETRY_ACK, MID_COPY, BEFORE_STATE_SAVE];
 
 #[cfg(feature = "failpoints")]
 mod armed {

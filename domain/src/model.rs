@@ -1,9 +1,10 @@
 //! What is not a reading: orgs, entities, device types and devices, as `MODEL` holds them.
 
 use crate::{
-    DeviceId, EntityId, OrgId, OrgKey, TypeId,
+    DeviceId, EntityId, OrgId, OrgKey, SimulatorId, TypeId,
     device_type::{DeviceType, Kind},
     raw::ProfileRef,
+    simulator::EntityKeys,
     subject::Subject,
     tags::Tags,
 };
@@ -101,6 +102,32 @@ pub struct Device {
     pub points: BTreeMap<String, Point>,
 }
 
+/// Something of ours that brings readings by itself, such as a simulator.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Poller {
+    /// Its number.
+    pub id: SimulatorId,
+    /// Its org.
+    pub org: OrgKey,
+    /// Its org's number.
+    pub org_id: OrgId,
+    /// `simulator`, `bacnet`, …
+    pub poller_type: String,
+    /// Its name for people.
+    pub name: String,
+    /// `active`, or `inactive`: then nobody runs it.
+    pub status: String,
+    /// What it does, JSON; of a simulator a [`crate::simulator::SimulatorConfig`].
+    pub config: String,
+    /// Its entities.
+    pub entities: EntityKeys,
+}
+
+/// The type of pollers that are simulators.
+pub const SIMULATOR: &str = "simulator";
+/// The status of a poller that is to run.
+pub const ACTIVE: &str = "active";
+
 /// A record of `MODEL`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -117,6 +144,8 @@ pub enum Record {
     DeviceType(TypeHead),
     /// A device.
     Device(Device),
+    /// A poller.
+    Poller(Box<Poller>),
 }
 
 /// Longest record, in bytes of JSON.
@@ -148,6 +177,7 @@ impl Record {
             Self::Entity(entity) => (&entity.name[..], Some(vec![&entity.tags])),
             Self::Device(device) => (&device.name[..], None),
             Self::TagDef(def) => (&def.name[..], None),
+            Self::Poller(poller) => (&poller.name[..], None),
             Self::DeviceType(_) => ("", None),
             Self::Profile(profile) => {
                 let metrics = profile.definition.metrics.values();
@@ -185,6 +215,7 @@ impl Record {
                 id: profile.definition.device_type.to_string(),
                 version: profile.version,
             },
+            Self::Poller(poller) => of(&poller.org, "poller", poller.id.to_string()),
             Self::Device(device) => {
                 Subject::Model { org: None, kind: "device".to_owned(), id: device.id.to_string() }
             }

@@ -93,6 +93,15 @@ pub enum Subject {
         /// Device, producer or target.
         source: String,
     },
+    /// `event.{org}.{kind}.{id}`: what happened.
+    Event {
+        /// Org key.
+        org: String,
+        /// `simulator`, …
+        kind: String,
+        /// The thing's id.
+        id: String,
+    },
     /// `outcome.{target}.{org}`: which messages of `TELEMETRY` a target committed (not stored).
     Outcome {
         /// The target.
@@ -128,6 +137,9 @@ impl Subject {
             ["dead", stage, token, source] => {
                 Self::Dead { stage: decode(stage)?, org: org(token)?, source: decode(source)? }
             }
+            ["event", org, kind, id] => {
+                Self::Event { org: decode(org)?, kind: decode(kind)?, id: decode(id)? }
+            }
             ["outcome", target, org] => {
                 Self::Outcome { target: decode(target)?, org: decode(org)? }
             }
@@ -152,6 +164,9 @@ impl std::fmt::Display for Subject {
             }
             Self::Dead { stage, org: key, source } => {
                 write!(f, "dead.{}.{}.{}", encode(stage), org(key), encode(source))
+            }
+            Self::Event { org, kind, id } => {
+                write!(f, "event.{}.{}.{}", encode(org), encode(kind), encode(id))
             }
             Self::Outcome { target, org } => {
                 write!(f, "outcome.{}.{}", encode(target), encode(org))
@@ -204,6 +219,7 @@ mod tests {
             Subject::Model { org: Some("_".into()), kind: "org".into(), id: "1".into() },
             Subject::Profile { org: "demo".into(), id: "t".into(), version: 3 },
             Subject::Dead { stage: "normalize".into(), org: None, source: ">".into() },
+            Subject::Event { org: "demo".into(), kind: "simulator".into(), id: "1".into() },
             Subject::Outcome { target: "primary".into(), org: "demo".into() },
         ];
         for subject in all {

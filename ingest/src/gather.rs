@@ -10,7 +10,10 @@ use domain::Row;
 use nats::{CancellationToken, Delivery, Reader};
 use std::{
     collections::VecDeque,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -25,33 +28,46 @@ const EXPANSION: usize = size_of::<Row>() / 20;
 /// Memory of one fetch, in KiB.
 const FETCH_ROOM: u32 = ((EXPANSION * FETCH_BYTES) >> 10) as u32;
 
-/// The writer's side: it hands out a turn when it waits for a batch.
-pub(crate) struct Turns(Semaphore);
+/// The writer's side: it hands out a turn when it waits for a batch, and says when it is held.
+pub(crate) struct Turns {
+    turns: Semaphore,
+    held: AtomicBool,
+}
 
 impl Turns {
     pub(crate) fn new() -> Arc<Self> {
-        Arc::new(Self(Semaphore::new(0)))
+        Arc::new(Self { turns: Semaphore::new(0), held: AtomicBool::new(false) })
+    }
+
+    /// Whether the org is held. Then it leaves the memory that all orgs of the target share to
+    /// those that flow, and tries with one message at a time.
+    pub(crate) fn held(&self) -> bool {
+        self.held.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn hold(&self, held: bool) {
+        self.held.store(held, Ordering::Relaxed);
     }
 
     /// The writer waits for a batch.
     pub(crate) fn offer(&self) {
-        if self.0.available_permits() == 0 {
-            self.0.add_permits(1);
+        if self.turns.available_permits() == 0 {
+            self.turns.add_permits(1);
         }
     }
 
     fn free(&self) -> bool {
-        self.0.available_permits() > 0
+        self.turns.available_permits() > 0
     }
 
     /// Waits until the writer is free. Never closed, so acquiring can't fail.
     async fn wait(&self) {
-        drop(self.0.acquire().await);
+        drop(self.turns.acquire().await);
     }
 
     /// Waits for the turn and takes it.
     async fn take(&self) {
-        if let Ok(turn) = self.0.acquire().await {
+        if let Ok(turn) = self.turns.acquire().await {
             turn.forget();
         }
     }
@@ -174,6 +190,9 @@ impl Gatherer {
 
     /// Memory for one more fetch, where there is some.
     fn permit(&self) -> Option<OwnedSemaphorePermit> {
+        if self.turns.held() {
+            return None;
+        }
         self.room.clone().try_acquire_many_owned(FETCH_ROOM).ok()
     }
 

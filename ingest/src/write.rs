@@ -31,11 +31,18 @@ pub(crate) struct OrgWriter {
     pub(crate) keeper: Keeper,
     batches: mpsc::Receiver<Gathered>,
     turns: Arc<Turns>,
-    held: bool,
 }
 
 /// The process is to stop: what is not acknowledged comes again.
 pub(crate) struct Stopping;
+
+/// Why a batch is not written.
+enum Interrupted {
+    /// The process is to stop.
+    Stopping,
+    /// An outage, and the batch has many messages: its memory is for orgs that flow.
+    Held,
+}
 
 impl OrgWriter {
     pub(crate) fn new(
@@ -45,8 +52,8 @@ impl OrgWriter {
         turns: Arc<Turns>,
     ) -> Self {
         let patience = target.patience(org.key.as_str());
-        let (keeper, held) = (Keeper::new(target.ack_wait), false);
-        Self { target, org, patience, keeper, batches, turns, held }
+        let keeper = Keeper::new(target.ack_wait);
+        Self { target, org, patience, keeper, batches, turns }
     }
 
     /// Writes until the process is to stop.
@@ -76,9 +83,13 @@ impl OrgWriter {
         let mut narrowed = Narrowed::new(std::mem::take(&mut batch.work));
         if batch.unreadable.len() < batch.deliveries.len() {
             let narrowing = self.narrow(&mut batch, &mut narrowed).await;
-            if let Err(Stopping) = narrowing {
+            if let Err(interrupted) = narrowing {
                 hand_back(batch.deliveries).await;
-                return Err(Stopping);
+                return match interrupted {
+                    Interrupted::Stopping => Err(Stopping),
+                    // What was committed comes again too, and changes nothing.
+                    Interrupted::Held => Ok(()),
+                };
             }
         }
         settle::settle(self, batch, narrowed).await?;
@@ -91,7 +102,7 @@ impl OrgWriter {
         &mut self,
         batch: &mut Gathered,
         narrowed: &mut Narrowed,
-    ) -> Result<(), Stopping> {
+    ) -> Result<(), Interrupted> {
         let (mut pauses, mut seen, mut asked_again) = (Pauses::default(), 0, false);
         loop {
             self.try_all(batch, narrowed).await?;
@@ -119,7 +130,11 @@ impl OrgWriter {
         }
     }
 
-    async fn try_all(&mut self, batch: &Gathered, narrowed: &mut Narrowed) -> Result<(), Stopping> {
+    async fn try_all(
+        &mut self,
+        batch: &Gathered,
+        narrowed: &mut Narrowed,
+    ) -> Result<(), Interrupted> {
         while let Some(work) = narrowed.next() {
             match self.attempt(batch, work).await? {
                 Ok(committed) => narrowed.store(committed),
@@ -134,7 +149,7 @@ impl OrgWriter {
         &mut self,
         batch: &Gathered,
         work: &Work,
-    ) -> Result<Result<Committed, Fault>, Stopping> {
+    ) -> Result<Result<Committed, Fault>, Interrupted> {
         let (mut pauses, mut again) = (Pauses::default(), 0);
         loop {
             let fault = match self.write(batch, work).await {
@@ -149,10 +164,13 @@ impl OrgWriter {
                 Verdict::Data if !work.rows.is_empty() => return Ok(Err(fault)),
                 Verdict::Again if again < AGAIN => again += 1,
                 _ => {
-                    self.held = true;
+                    self.turns.hold(true);
                     let pause = self.patience.pause(&mut pauses, &fault.reason);
                     if !self.keeper.keep(&batch.deliveries, pause).await {
-                        return Err(Stopping);
+                        return Err(Interrupted::Stopping);
+                    }
+                    if batch.deliveries.len() > 1 {
+                        return Err(Interrupted::Held);
                     }
                 }
             }
@@ -161,7 +179,7 @@ impl OrgWriter {
 
     async fn write(&mut self, batch: &Gathered, work: &Work) -> Result<Committed, Fault> {
         let (target, org) = (&self.target, &self.org);
-        let gate = if self.held { &target.retries } else { &target.writes };
+        let gate = if self.turns.held() { &target.retries } else { &target.writes };
         let write = async {
             let _permit = gate.acquire().await;
             let begun = Instant::now();
@@ -182,8 +200,9 @@ impl OrgWriter {
         narrowed: &mut Narrowed,
         pauses: &mut Pauses,
         why: &str,
-    ) -> Result<(), Stopping> {
+    ) -> Result<(), Interrupted> {
         narrowed.doubt();
+        self.turns.hold(true);
         let may_grow = self.target.limits.admit(batch.size, crate::batching::Size::default());
         if may_grow {
             self.turns.offer();
@@ -193,8 +212,10 @@ impl OrgWriter {
             tokio::select! {
                 biased;
                 // None: the gatherer is gone, and with it every witness.
-                witnesses = self.batches.recv(), if may_grow => witnesses.map(Some).ok_or(Stopping),
-                waited = pause => if waited { Ok(None) } else { Err(Stopping) },
+                witnesses = self.batches.recv(), if may_grow => {
+                    witnesses.map(Some).ok_or(Interrupted::Stopping)
+                }
+                waited = pause => if waited { Ok(None) } else { Err(Interrupted::Stopping) },
             }
         };
         if let Some(witnesses) = self.keeper.keep(&batch.deliveries, news).await? {
@@ -204,7 +225,7 @@ impl OrgWriter {
     }
 
     fn flowing(&mut self) {
-        self.held = false;
+        self.turns.hold(false);
         self.patience.moving();
     }
 }

@@ -18,7 +18,7 @@ use tokio::{
 /// The server's configuration as we ship it.
 pub const CONFIG: &str = include_str!("../../nats/conf/nats-server.conf");
 /// The users in it. The secret of each is the file `nats-{user}`.
-pub const USERS: [&str; 5] = ["admin", "bridge", "ingest", "operator", "doctor"];
+pub const USERS: [&str; 6] = ["admin", "bridge", "ingest", "simulator", "operator", "doctor"];
 /// Longest greeting we read.
 const MAX_GREETING: u64 = 64 << 10;
 

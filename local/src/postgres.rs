@@ -114,7 +114,13 @@ impl Postgres {
         let done = self.initdb(&unfinished, &password);
         fs::remove_file(&password).context("can't remove the password file of initdb")?;
         done?;
-        fs::rename(&unfinished, &data).context("can't put the new cluster in place")?;
+        fs::rename(&unfinished, &data).with_context(|| {
+            format!(
+                "{} is there and holds no whole cluster: put back what was taken from it, or move \
+                 it away to begin with an empty one",
+                data.display()
+            )
+        })?;
         Ok(true)
     }
 

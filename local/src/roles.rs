@@ -11,6 +11,8 @@ use std::{fmt::Write, path::Path};
 pub const OWNER: &str = "haystack";
 /// Writes them.
 pub const INGEST: &str = "haystack_ingest";
+/// Keeps simulators' state; in the state database alone.
+pub const SIMULATOR: &str = "haystack_simulator";
 /// The database of building data, in every cluster.
 pub const BUILDING: &str = "haystack";
 /// The database of simulator state, in the primary's cluster.
@@ -22,13 +24,16 @@ pub struct Roles {
     port: u16,
     owner: String,
     ingest: String,
+    simulator: String,
 }
 
 impl Roles {
     /// Reads the passwords of a cluster's roles, or makes them at the first call.
     pub fn ensure(secrets: &Path, cluster: &str, port: u16) -> Result<Self> {
         let secret = |role| secret::ensure(secrets, &format!("postgres-{cluster}-{role}"));
-        Ok(Self { port, owner: secret("owner")?, ingest: secret("ingest")? })
+        let (owner, ingest, simulator) =
+            (secret("owner")?, secret("ingest")?, secret("simulator")?);
+        Ok(Self { port, owner, ingest, simulator })
     }
 
     /// How to sign in as the owner.
@@ -41,6 +46,15 @@ impl Roles {
         postgres::options(self.port, INGEST, &self.ingest, database)
     }
 
+    /// How to sign in as the keeper of simulators' state.
+    pub fn simulator(&self, database: &str) -> PgConnectOptions {
+        postgres::options(self.port, SIMULATOR, &self.simulator, database)
+    }
+
+    fn all(&self) -> [(&'static str, &String); 3] {
+        [(OWNER, &self.owner), (INGEST, &self.ingest), (SIMULATOR, &self.simulator)]
+    }
+
     /// `postgresql://{role}@127.0.0.1:{port}/{database}`, without the password.
     pub fn url(&self, role: &str, database: &str) -> String {
         format!("postgresql://{role}@127.0.0.1:{}/{database}", self.port)
@@ -49,7 +63,7 @@ impl Roles {
     /// The lines of these roles in a `pgpass` file.
     pub fn pgpass(&self) -> String {
         let mut lines = String::new();
-        for (role, password) in [(OWNER, &self.owner), (INGEST, &self.ingest)] {
+        for (role, password) in self.all() {
             for host in ["127.0.0.1", "localhost"] {
                 let _ = writeln!(lines, "{host}:{}:*:{role}:{password}", self.port);
             }
@@ -94,7 +108,7 @@ async fn make_roles(admin: &mut PgConnection, roles: &Roles) -> sqlx::Result<()>
     // A statement that fails must not carry a password into the server's log.
     admin.execute("set log_min_error_statement = 'panic'").await?;
     admin.execute("set log_statement = 'none'").await?;
-    for (role, password) in [(OWNER, &roles.owner), (INGEST, &roles.ingest)] {
+    for (role, password) in roles.all() {
         let known: Option<i32> = sqlx::query_scalar("select 1 from pg_roles where rolname = $1")
             .bind(role)
             .fetch_optional(&mut *admin)
@@ -119,9 +133,11 @@ async fn make_database(admin: &mut PgConnection, database: &str) -> sqlx::Result
         let statement = format!("create database \"{database}\" owner {OWNER}");
         admin.execute(sqlx::raw_sql(AssertSqlSafe(statement))).await?;
     }
+    let role = if database == STATE { SIMULATOR } else { INGEST };
+    // A state database of an earlier release was open to the other role.
     let rights = format!(
-        "revoke all on database \"{database}\" from public;
-         grant connect, temporary on database \"{database}\" to {INGEST}"
+        "revoke all on database \"{database}\" from public, {INGEST}, {SIMULATOR};
+         grant connect, temporary on database \"{database}\" to {role}"
     );
     admin.execute(sqlx::raw_sql(AssertSqlSafe(rights))).await.map(drop)
 }

@@ -13,6 +13,8 @@ pub enum Counter {
     Org,
     /// Entity ids.
     Entity,
+    /// Poller ids, and so simulators'.
+    Poller,
 }
 
 impl Counter {
@@ -20,6 +22,7 @@ impl Counter {
         match self {
             Self::Org => "org",
             Self::Entity => "entity",
+            Self::Poller => "poller",
         }
     }
 }

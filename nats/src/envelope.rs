@@ -53,6 +53,18 @@ impl Schema for Record {
     const NAME: &'static str = "model record";
     const VERSION: u16 = 1;
 }
+impl Schema for domain::simulator::Ask {
+    const NAME: &'static str = "simulator request";
+    const VERSION: u16 = 1;
+}
+impl Schema for domain::simulator::State {
+    const NAME: &'static str = "simulator state";
+    const VERSION: u16 = 1;
+}
+impl Schema for domain::simulator::Activity {
+    const NAME: &'static str = "simulator activity";
+    const VERSION: u16 = 1;
+}
 impl Schema for Letter {
     const NAME: &'static str = "dead letter";
     const VERSION: u16 = 1;

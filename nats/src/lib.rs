@@ -7,6 +7,8 @@ pub mod consume;
 pub mod counter;
 pub mod envelope;
 pub mod inspect;
+pub mod lease;
+pub mod micro;
 pub mod model;
 pub mod outcome;
 pub mod pack;

@@ -10,7 +10,7 @@ use async_nats::jetstream::{
     consumer::{DeliverPolicy, pull},
     stream::{LastRawMessageErrorKind, Stream},
 };
-use domain::{directory::Directory, model::Record};
+use domain::{Clock, SystemClock, directory::Directory, model::Record};
 use futures_util::StreamExt;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use tokio::sync::watch;
@@ -136,6 +136,15 @@ impl ModelReader {
     /// The next record; waits where there is none. A reconnect is a fault: the server forgot the
     /// reader, which the client would notice only after a while.
     pub async fn next(&mut self) -> Result<Stored, ModelFault> {
+        let (sequence, pending, record) = self.next_readable_or_not().await?;
+        Ok(Stored { sequence, record: record?, pending })
+    }
+
+    /// The same, with what follows a record that can't be read still to come: its sequence, how
+    /// many follow, and the record.
+    async fn next_readable_or_not(
+        &mut self,
+    ) -> Result<(u64, u64, Result<Record, ModelFault>), ModelFault> {
         let next = tokio::select! {
             biased;
             next = self.messages.next() => next,
@@ -149,8 +158,22 @@ impl ModelReader {
         let record = envelope::decode(&message.payload).map_err(|source| {
             let subject = message.subject.to_string();
             ModelFault::Unreadable { sequence, subject, source }
-        })?;
-        Ok(Stored { sequence, record, pending })
+        });
+        Ok((sequence, pending, record))
+    }
+}
+
+/// Takes a record into the directory. One that can't be read is stepped over and noted: it must
+/// not keep those behind it from who reads them.
+fn take(directory: &mut Directory, sequence: u64, record: Result<Record, ModelFault>) {
+    match record {
+        Ok(record) => directory.apply(sequence, record),
+        Err(fault) => {
+            tracing::error!(%fault, "stepped over; a later release wrote it");
+            if let ModelFault::Unreadable { subject, .. } = fault {
+                directory.step_over(sequence, subject);
+            }
+        }
     }
 }
 
@@ -160,8 +183,8 @@ pub async fn load(wire: &Wire) -> Result<Directory, ModelFault> {
     let mut reader = ModelReader::open(wire, 0).await?;
     let mut waiting = reader.waiting();
     while waiting > 0 {
-        let Stored { sequence, record, pending } = reader.next().await?;
-        directory.apply(sequence, record);
+        let (sequence, pending, record) = reader.next_readable_or_not().await?;
+        take(&mut directory, sequence, record);
         waiting = pending;
     }
     Ok(directory)
@@ -236,6 +259,23 @@ pub async fn follow(wire: Wire, patience: Patience) -> Option<Followed> {
     }
 }
 
+/// Holds, by name, what the records that can't be read are about.
+fn say_unreadable(directory: &Directory, patience: &Patience) {
+    let what = format!("{}/unreadable", patience.what);
+    let unreadable = directory.unreadable();
+    if unreadable.is_empty() {
+        patience.holds.release(&what);
+        return;
+    }
+    let named: Vec<&str> = unreadable.keys().take(5).map(String::as_str).collect();
+    let why = format!(
+        "{} records of MODEL can't be read by this release ({}): update this service",
+        unreadable.len(),
+        named.join(", ")
+    );
+    patience.holds.hold(&what, &why, SystemClock.now());
+}
+
 async fn follow_once(
     wire: &Wire,
     directory: &RwLock<Directory>,
@@ -253,12 +293,15 @@ async fn follow_once(
         loaded.send_replace(true);
     }
     loop {
-        let Stored { sequence, record, pending } = match reader.next().await {
-            Ok(stored) => stored,
+        let (sequence, pending, record) = match reader.next_readable_or_not().await {
+            Ok(found) => found,
             Err(fault) => return fault,
         };
         patience.moving();
-        directory.write().unwrap_or_else(PoisonError::into_inner).apply(sequence, record);
+        let mut known = directory.write().unwrap_or_else(PoisonError::into_inner);
+        take(&mut known, sequence, record);
+        say_unreadable(&known, patience);
+        drop(known);
         news.send_replace(sequence);
         if pending == 0 {
             loaded.send_replace(true);

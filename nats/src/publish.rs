@@ -4,10 +4,14 @@ use crate::{Wire, retry::Pauses};
 use async_nats::{
     HeaderMap,
     header::{NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, NATS_MESSAGE_ID},
-    jetstream::context::{PublishError, PublishErrorKind},
+    jetstream::{
+        context::{PublishError, PublishErrorKind},
+        stream::LastRawMessageErrorKind,
+    },
 };
 use bytes::Bytes;
 use domain::{Clock, Holds, Proof, SystemClock, Timestamp};
+use std::collections::BTreeMap;
 use tokio_util::sync::CancellationToken;
 
 /// Header: the oldest acceptance (microseconds since 1970) among what a batch carries.
@@ -71,6 +75,13 @@ impl Outgoing {
         Self { subject: subject.into(), headers, payload }
     }
 
+    /// Adds a header.
+    #[must_use]
+    pub fn header(mut self, name: &'static str, value: &str) -> Self {
+        self.headers.insert(name, value);
+        self
+    }
+
     /// Notes the oldest acceptance among what the batch carries.
     #[must_use]
     pub fn oldest_accepted(mut self, oldest: Option<Timestamp>) -> Self {
@@ -106,6 +117,32 @@ fn fault(error: &PublishError) -> PublishFault {
             let source = std::error::Error::source(error);
             PublishFault::Later(source.map_or_else(|| error.to_string(), ToString::to_string))
         }
+    }
+}
+
+/// The last message of a subject.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Last {
+    /// Its sequence.
+    pub sequence: u64,
+    /// Its headers.
+    pub headers: BTreeMap<String, String>,
+}
+
+/// Looks at the last message of a subject; `None` where there is none.
+pub async fn last(wire: &Wire, stream: &str, subject: &str) -> Result<Option<Last>, PublishFault> {
+    let later = |error: String| PublishFault::Later(error);
+    let stream =
+        wire.jetstream.get_stream_no_info(stream).await.map_err(|e| later(e.to_string()))?;
+    match stream.get_last_raw_message_by_subject(subject).await {
+        Ok(message) => {
+            let headers = message.headers.iter().filter_map(|(name, values)| {
+                Some((name.to_string(), values.first()?.as_str().to_owned()))
+            });
+            Ok(Some(Last { sequence: message.sequence, headers: headers.collect() }))
+        }
+        Err(error) if matches!(error.kind(), LastRawMessageErrorKind::NoMessageFound) => Ok(None),
+        Err(error) => Err(later(error.to_string())),
     }
 }
 

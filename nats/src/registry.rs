@@ -2,6 +2,10 @@
 //!
 //! Each step can be repeated: one that was cut off half-way is completed by asking again.
 
+mod poller;
+
+pub use poller::{Wanted, add_poller, configure_poller};
+
 use crate::{
     Wire,
     counter::{Counter, CounterFault, allocate},

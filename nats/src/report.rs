@@ -7,6 +7,15 @@ use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, time::Duration};
 use tokio_util::sync::CancellationToken;
 
+/// Services without which readings do not get from the broker to the databases.
+pub const NEEDED: [&str; 2] = ["bridge", "ingest"];
+
+/// Needed services of which no instance answered.
+pub fn silent(reports: &[Report]) -> Vec<&'static str> {
+    let answers = |name: &str| reports.iter().any(|report| report.service == name);
+    NEEDED.into_iter().filter(|name| !answers(name)).collect()
+}
+
 /// Where questions arrive.
 const SUBJECT: &str = "status.ask";
 

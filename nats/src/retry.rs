@@ -24,9 +24,14 @@ impl Default for Pauses {
 }
 
 impl Pauses {
+    /// The next pause, for who waits by other means.
+    pub fn next_pause(&mut self) -> Duration {
+        self.0.next().unwrap_or(LONGEST)
+    }
+
     /// Waits the next pause; `false` where the process is to stop.
     pub async fn wait(&mut self, shutdown: &CancellationToken) -> bool {
-        let pause = self.0.next().unwrap_or(LONGEST);
+        let pause = self.next_pause();
         tokio::select! {
             () = shutdown.cancelled() => false,
             () = tokio::time::sleep(pause) => true,

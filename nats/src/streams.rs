@@ -24,6 +24,8 @@ pub const DEAD: &str = "DEAD";
 pub const ALL: [&str; 6] = [RAW, CHUNKS, TELEMETRY, MODEL, EVENTS, DEAD];
 /// The bucket of counters that ids come from.
 pub const COUNTERS: &str = "counters";
+/// The bucket of leases.
+pub const LEASES: &str = "leases";
 
 /// How long the server knows a message id. A retry comes within seconds.
 const DUPLICATE_WINDOW: Duration = Duration::from_mins(2);
@@ -35,12 +37,14 @@ pub struct Limits {
     pub readings: u64,
     /// The others, each.
     pub others: u64,
+    /// How long a lease lasts that is not renewed.
+    pub lease: Duration,
 }
 
 impl Default for Limits {
     /// 16 GiB: some five hundred million readings; 2 GiB for the others.
     fn default() -> Self {
-        Self { readings: 16 << 30, others: 2 << 30 }
+        Self { readings: 16 << 30, others: 2 << 30, lease: Duration::from_secs(6) }
     }
 }
 
@@ -92,8 +96,12 @@ pub async fn declare(wire: &Wire, limits: &Limits) -> Result<(), StreamFault> {
         max_bytes: 16 << 20,
         ..kv::Config::default()
     };
-    let made = wire.jetstream.create_or_update_key_value(counters).await;
-    made.map(drop).map_err(|error| server(COUNTERS)(error.into()))
+    for bucket in [counters, crate::lease::bucket(limits.lease)] {
+        let name = bucket.bucket.clone();
+        let made = wire.jetstream.create_or_update_key_value(bucket).await;
+        made.map(drop).map_err(|error| server(&name)(error.into()))?;
+    }
+    Ok(())
 }
 
 async fn declare_one(wire: &Wire, wanted: Config) -> Result<(), StreamFault> {

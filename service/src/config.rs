@@ -30,6 +30,8 @@ pub struct Config {
     pub bridge: Bridge,
     /// The ingest service.
     pub ingest: Ingest,
+    /// The simulator service.
+    pub simulator: Simulator,
     /// Logs.
     pub log: Log,
 }
@@ -87,8 +89,18 @@ impl Target {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct State {
-    /// `postgresql://user@host:port/database`, without a password.
+    /// `postgresql://user@host:port/database` of the role that simulators sign in as, without a
+    /// password.
     pub url: Option<String>,
+    /// The same of the role that owns the tables (`migrate`); left out: the one that writes.
+    pub owner_url: Option<String>,
+}
+
+impl State {
+    /// The URL of the role that owns the tables; `None`: there is no state database.
+    pub fn owner_url(&self) -> Option<&str> {
+        self.owner_url.as_deref().or(self.url.as_deref())
+    }
 }
 
 /// How large streams may grow before they refuse.
@@ -127,6 +139,19 @@ pub struct Ingest {
     pub batch_bytes: usize,
     /// Longest wait for more rows while much comes in, in milliseconds.
     pub linger_ms: u64,
+}
+
+/// The simulator service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Simulator {
+    /// Where health and metrics are served; loopback unless said otherwise.
+    pub http: SocketAddr,
+    /// Its name among several.
+    pub instance: String,
+    /// How long a simulator is left alone after its service fell silent, in seconds. `migrate`
+    /// tells the stream server.
+    pub lease_seconds: u32,
 }
 
 /// Logs.
@@ -169,6 +194,7 @@ impl Default for Config {
             streams: Streams::default(),
             bridge: Bridge::default(),
             ingest: Ingest::default(),
+            simulator: Simulator::default(),
             log: Log::default(),
         }
     }
@@ -216,6 +242,16 @@ impl Default for Ingest {
             batch_rows: 20_000,
             batch_bytes: 8 << 20,
             linger_ms: 50,
+        }
+    }
+}
+
+impl Default for Simulator {
+    fn default() -> Self {
+        Self {
+            http: SocketAddr::from(([127, 0, 0, 1], 8003)),
+            instance: "simulator-1".to_owned(),
+            lease_seconds: 6,
         }
     }
 }

@@ -9,6 +9,7 @@ pub mod model;
 pub mod org;
 pub mod pgpass;
 pub mod read;
+pub mod simulator;
 pub mod verify;
 pub mod write;
 

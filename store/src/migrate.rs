@@ -1,4 +1,4 @@
-//! Migrations of the building data: embedded, forward-only, safe twice and by two at once.
+//! Migrations of building data and simulator state: embedded, forward-only, safe twice and by two at once.
 
 use crate::{connect::Database, fault::Fault};
 use sqlx::migrate::{MigrateError, Migrator};
@@ -29,15 +29,32 @@ pub(crate) fn building() -> Migrator {
     migrator
 }
 
-/// Brings the tables up to date, and gives the writing role its rights. The login must be the
-/// tables' owner.
+/// The same of simulator state.
+fn state() -> Migrator {
+    let mut migrator = sqlx::migrate!("../migrations/state");
+    migrator.dangerous_set_table_name(TABLE);
+    migrator.create_schema("core");
+    migrator
+}
+
+/// Brings the tables of building data up to date, and gives the writing role its rights. The login
+/// must be the tables' owner.
 pub async fn run(database: &Database) -> Result<(), MigrateFault> {
+    migrate(database, building()).await
+}
+
+/// The same for the database of simulator state.
+pub async fn run_state(database: &Database) -> Result<(), MigrateFault> {
+    migrate(database, state()).await
+}
+
+async fn migrate(database: &Database, migrator: Migrator) -> Result<(), MigrateFault> {
     let mut connection = database.borrow().await?;
     let limit = PATIENCE.as_millis();
     let limits = format!("set statement_timeout = {limit}; set lock_timeout = {limit}");
     let raw = |sql| sqlx::raw_sql(sqlx::AssertSqlSafe(sql));
     raw(limits).execute(&mut *connection.held).await.map_err(Fault::from)?;
-    building().run(&mut *connection.held).await.map_err(fault)?;
+    migrator.run(&mut *connection.held).await.map_err(fault)?;
     let grants = "begin; select core.grant_access(); commit".to_owned();
     raw(grants).execute(&mut *connection.held).await.map_err(Fault::from)?;
     // The connection is closed, not given back: its limits are those of a migration.

@@ -152,6 +152,18 @@ impl Platform {
         (entity("humidity"), entity("temperature"))
     }
 
+    /// Makes the broker forget the session of the bridge, as one does that lost its state.
+    pub async fn forget_bridge_session(&self) {
+        let secrets = self.mosquitto.secrets();
+        let session =
+            fs::read_to_string(secrets.join(local::mosquitto::SESSION)).expect("laid out");
+        let client = format!("bridge-1-{}", session.trim());
+        let password = self.mosquitto.password();
+        // A clean session takes the place of the one that was there, and goes with its client.
+        let arguments = ["-i", &client, "-u", "bridge", "-P", password.trim()];
+        self.publish_with(&arguments, "devices/x/status", [String::new()]).await;
+    }
+
     /// Publishes lines with a client that is not ours, at `QoS` 1. Ends when the broker has said yes
     /// to each.
     pub async fn publish(&self, topic: &str, lines: impl IntoIterator<Item = String>) {

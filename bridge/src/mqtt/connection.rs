@@ -4,9 +4,13 @@ use super::{Broker, Incoming, MAX_PUBACKS, Take, Unacked};
 use domain::{raw::MAX_PAYLOAD, topic::TELEMETRY_FILTER};
 use futures_util::{FutureExt, SinkExt, StreamExt};
 use nats::{CancellationToken, publish::Patience};
-use rumqttc::{
-    Codec, ConnAck, Connect, ConnectReturnCode, Packet, PubAck, Publish, QoS, SubAck, Subscribe,
-    SubscribeReasonCode,
+use rumqttc::v5::mqttbytes::{
+    Error as MqttError, QoS,
+    v5::{
+        Codec, ConnAck, Connect, ConnectProperties, ConnectReturnCode, Disconnect,
+        DisconnectReasonCode, Filter, Login, Packet, PingReq, PubAck, Publish, RetainForwardRule,
+        SubAck, Subscribe, SubscribeReasonCode,
+    },
 };
 use std::time::Duration;
 use tokio::{
@@ -39,6 +43,10 @@ const GOODBYE_LIMIT: Duration = Duration::from_secs(2);
 const READ_BUFFER: usize = 64 << 10;
 /// The packet id of the one subscription.
 const SUBSCRIBE_ID: u16 = 1;
+/// The session outlives every outage (MQTT 5, 3.1.2.11.2: it never expires).
+const SESSION_EXPIRY: u32 = u32::MAX;
+/// Messages that the broker may send before the first of them is acknowledged.
+const RECEIVE_MAXIMUM: u16 = 4_096;
 
 type Reading = FramedRead<OwnedReadHalf, Codec>;
 type Writing = FramedWrite<OwnedWriteHalf, Codec>;
@@ -59,8 +67,6 @@ pub(super) struct Connection {
     /// Cancelled where either half finds the connection gone.
     over: CancellationToken,
     session: u64,
-    /// The broker kept our session: what it acknowledged since is still coming.
-    session_present: bool,
     number: u64,
     /// What the reader found.
     why: String,
@@ -89,7 +95,7 @@ impl Connection {
         let writer = tokio::spawn(write(writing, due, confirmed, over.clone()));
         let session = nats::pack::random();
         let (number, why) = (0, String::new());
-        Ok(Self { reading, writer, pubacks, over, session, session_present, number, why })
+        Ok(Self { reading, writer, pubacks, over, session, number, why })
     }
 
     /// Reads until the connection is gone or the process is to stop.
@@ -100,11 +106,6 @@ impl Connection {
                 Err(ended) => return ended,
             };
             match packet {
-                // Each subscription brings retained messages again. To a session that was there
-                // when they were published they are old readings, to a new one they are news.
-                Packet::Publish(publish) if publish.retain && self.session_present => {
-                    self.incoming(publish).unacked.copy_of_retained();
-                }
                 Packet::Publish(publish) if publish.qos != QoS::ExactlyOnce => {
                     let incoming = self.incoming(publish);
                     tokio::select! {
@@ -120,7 +121,17 @@ impl Connection {
                 Packet::SubAck(_) => {
                     return self.lose("it refuses the subscription; check its access list");
                 }
-                Packet::PingResp => {}
+                Packet::PingResp(_) => {}
+                Packet::Disconnect(goodbye) => {
+                    let why = match goodbye.reason_code {
+                        DisconnectReasonCode::SessionTakenOver => {
+                            "another client has taken its session (another bridge of this name?)"
+                                .to_owned()
+                        }
+                        code => format!("it said goodbye: {code:?}"),
+                    };
+                    return self.lose(&why);
+                }
                 _ => return self.lose("it sent a packet that was not asked for"),
             }
         }
@@ -154,6 +165,7 @@ impl Connection {
     fn incoming(&mut self, publish: Publish) -> Incoming {
         self.number += 1;
         let Publish { dup, topic, pkid: packet_id, payload, .. } = publish;
+        let topic = String::from_utf8_lossy(&topic).into_owned();
         let unacked = Unacked { pubacks: self.pubacks.clone(), packet_id };
         let (session, number) = (self.session, self.number);
         Incoming { topic, payload, dup, packet_id, session, number, unacked }
@@ -203,28 +215,40 @@ async fn sign_in(broker: &Broker) -> Result<(Reading, Writing, bool), String> {
     let socket = TcpStream::connect(&broker.address).await.map_err(text)?;
     socket.set_nodelay(true).map_err(text)?;
     let (reader, writer) = socket.into_split();
-    let codec = Codec { max_incoming_size: MAX_PACKET, max_outgoing_size: MAX_PACKET };
+    let largest = Some(MAX_PACKET as u32);
+    let codec = Codec { max_incoming_size: largest, max_outgoing_size: largest };
     let mut reading = FramedRead::with_capacity(reader, codec.clone(), READ_BUFFER);
     let mut writing = FramedWrite::new(writer, codec);
-    let mut connect = Connect::new(&broker.client_id);
-    connect.clean_session = false;
-    connect.keep_alive = KEEP_ALIVE.as_secs() as u16;
-    connect.set_login(&broker.user, &broker.password);
-    send(&mut writing, [Packet::Connect(connect)]).await?;
+    let mut properties = ConnectProperties::new();
+    properties.session_expiry_interval = Some(SESSION_EXPIRY);
+    properties.receive_maximum = Some(RECEIVE_MAXIMUM);
+    let connect = Connect {
+        keep_alive: KEEP_ALIVE.as_secs() as u16,
+        client_id: broker.client_id.clone(),
+        clean_start: false,
+        properties: Some(properties),
+    };
+    let login = Login::new(&broker.user, &broker.password);
+    send(&mut writing, [Packet::Connect(connect, None, Some(login))]).await?;
     let session_present = match reading.next().await {
         Some(Ok(Packet::ConnAck(ConnAck {
             code: ConnectReturnCode::Success,
             session_present,
+            ..
         }))) => session_present,
         Some(Ok(Packet::ConnAck(answer))) => {
             let user = &broker.user;
             return Err(format!("it refuses the login of user {user}: {:?}", answer.code));
         }
-        Some(Ok(_)) => return Err("it does not speak MQTT 3.1.1".to_owned()),
+        Some(Ok(_)) => return Err("it does not speak MQTT 5".to_owned()),
         Some(Err(error)) => return Err(error.to_string()),
         None => return Err("it closed the connection".to_owned()),
     };
-    let mut subscribe = Subscribe::new(TELEMETRY_FILTER, QoS::AtLeastOnce);
+    // Retained messages come once, with a subscription that is new. All that comes is stored: to a
+    // session that was there when they were published they would be old readings once more.
+    let mut filter = Filter::new(TELEMETRY_FILTER, QoS::AtLeastOnce);
+    filter.retain_forward_rule = RetainForwardRule::OnNewSubscribe;
+    let mut subscribe = Subscribe::new(filter, None);
     subscribe.pkid = SUBSCRIBE_ID;
     send(&mut writing, [Packet::Subscribe(subscribe)]).await?;
     Ok((reading, writing, session_present))
@@ -242,10 +266,11 @@ async fn write(
         let written = tokio::select! {
             () = over.cancelled() => return Ok(()),
             Some(first) = due.recv() => acknowledge(&mut writing, Some(first), &mut due).await,
-            _ = pings.tick() => send(&mut writing, [Packet::PingReq]).await,
+            _ = pings.tick() => send(&mut writing, [Packet::PingReq(PingReq)]).await,
             () = confirmed.cancelled() => {
                 acknowledge(&mut writing, None, &mut due).await?;
-                return send(&mut writing, [Packet::Disconnect]).await;
+                let goodbye = Disconnect::new(DisconnectReasonCode::NormalDisconnection);
+                return send(&mut writing, [Packet::Disconnect(goodbye)]).await;
             }
         };
         if written.is_err() {
@@ -262,7 +287,7 @@ async fn acknowledge(
     due: &mut mpsc::Receiver<u16>,
 ) -> Result<(), String> {
     let all = first.into_iter().chain(std::iter::from_fn(|| due.try_recv().ok()));
-    send(writing, all.map(|packet_id| Packet::PubAck(PubAck::new(packet_id)))).await
+    send(writing, all.map(|packet_id| Packet::PubAck(PubAck::new(packet_id, None)))).await
 }
 
 async fn send(
@@ -276,7 +301,7 @@ async fn send(
         writing.flush().await
     };
     match timeout(WRITE_LIMIT, sending).await {
-        Ok(sent) => sent.map_err(|error: rumqttc::mqttbytes::Error| error.to_string()),
+        Ok(sent) => sent.map_err(|error: MqttError| error.to_string()),
         Err(_) => Err("it takes nothing any more".to_owned()),
     }
 }

@@ -13,7 +13,7 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 /// Seconds of silence after which the broker may drop the sender.
 const KEEP_ALIVE_SECONDS: u16 = 60;
 
-/// A connection to the broker that publishes.
+/// A connection to the broker that publishes. It speaks MQTT 3.1.1, as most devices do.
 pub struct Sender {
     framed: Framed<TcpStream, Codec>,
     packet_id: u16,

@@ -1,9 +1,10 @@
 //! Outages: a database, the broker or the stream server away, a full stream, a revoked grant, a
 //! third empty database. Each waits for its own and holds up nobody else.
 
+use domain::failpoint;
 use serde_json::Value;
 use testkit::{
-    Platform, eventually,
+    Failpoint, Platform, eventually,
     judge::{Numbered, payload},
 };
 
@@ -157,11 +158,15 @@ async fn a_table_that_refuses_every_row_is_an_outage_and_not_poison() {
     platform.publish("devices/OUT-6/telemetry", (0..100).map(payload)).await;
     Numbered { sent: 100, ..readings.clone() }.arrives(&platform.secondary, "demo").await;
     let mut connection = testkit::platform::connect(&platform.secondary.superuser()).await.unwrap();
-    let mut alter = async |kind: &str| {
-        let sql = format!("alter table core.values_demo alter value_n type {kind}");
-        sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&mut connection).await.unwrap();
+    let mut run = async |sql: &'static str| {
+        sqlx::raw_sql(sql).execute(&mut connection).await.unwrap();
     };
-    alter("real").await;
+    // The class of an error that a bad value gives, for every row.
+    run("create function core.refuse() returns trigger language plpgsql as $$ begin \
+         raise exception 'every row' using errcode = '22003'; end $$; \
+         create trigger refuse before insert on core.values_demo \
+         for each row execute function core.refuse()")
+    .await;
     platform.publish("devices/OUT-6/telemetry", (100..readings.sent).map(payload)).await;
     readings.arrives(&platform.primary, "demo").await;
     eventually("the secondary to be held", || async {
@@ -170,7 +175,7 @@ async fn a_table_that_refuses_every_row_is_an_outage_and_not_poison() {
         if held.contains("secondary/demo") { Ok(()) } else { Err(held) }
     })
     .await;
-    alter("double precision").await;
+    run("drop trigger refuse on core.values_demo").await;
     readings.arrives(&platform.secondary, "demo").await;
     assert_eq!(status(&platform)["dead_letters"].as_array().unwrap().len(), 0);
 }
@@ -232,6 +237,70 @@ async fn a_retained_message_is_one_reading_however_often_the_bridge_reconnects()
         .await;
     }
     assert_eq!(values(&platform).await.unwrap(), [1.0, 2.0, 3.0, 4.0]);
+}
+
+#[tokio::test]
+async fn retained_messages_of_a_first_session_that_was_cut_off_are_not_lost() {
+    const SENDERS: u32 = 80;
+    let platform = Platform::start("").await;
+    let _ingest = platform.service("ingest");
+    // Nobody is registered: each message is a letter. Retained, one a topic, while no session of
+    // a bridge is there to keep them.
+    platform.forget_bridge_session().await;
+    let publishers = (0..8).map(|part| {
+        let platform = &platform;
+        async move {
+            for sender in (part..SENDERS).step_by(8) {
+                let topic = format!("devices/R-{sender}/telemetry");
+                platform.publish_with(&["-r"], &topic, [payload(0)]).await;
+            }
+        }
+    });
+    futures_util::future::join_all(publishers).await;
+    let failpoint = Failpoint { name: failpoint::BEFORE_PUBACK, passes: 0 };
+    platform.doomed("bridge", failpoint).died_at(failpoint).await;
+    let _bridge = platform.service("bridge");
+    eventually("a letter from each sender", || async {
+        let letters = status(&platform)["dead_letters"].as_array().unwrap().len();
+        if letters as u32 == SENDERS { Ok(()) } else { Err(format!("{letters} letters")) }
+    })
+    .await;
+}
+
+async fn write_model(platform: &Platform, subject: &str, body: &'static [u8]) {
+    let (url, user) = (platform.nats.url(), "operator".to_owned());
+    let password = platform.nats.password(&user);
+    let wire = nats::Wire::connect(&nats::Login { url, user, password }).await.unwrap();
+    let message = nats::publish::Outgoing::expecting(subject, 0, body.into());
+    nats::publish::publish(&wire, message).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_unreadable_record_stops_nobody_but_its_own_device() {
+    let (platform, readings) = with_device("", "OUT-11", 50).await;
+    let _ingest = platform.service("ingest");
+    let _bridge = platform.service("bridge");
+    // Ingest applies records in order: what the readings need is applied before.
+    platform.publish("devices/OUT-11/telemetry", (0..1).map(payload)).await;
+    Numbered { sent: 1, ..readings.clone() }.arrives(&platform.primary, "demo").await;
+    // A MODEL record of a schema version that nobody knows yet.
+    let strange = |subject| write_model(&platform, subject, &[0x92, 99, 0xa3, b'n', b'e', b'w']);
+    strange("model.demo.entity.999999").await;
+    platform.publish("devices/nobody/telemetry", [payload(0)]).await;
+    platform.publish("devices/OUT-11/telemetry", (0..readings.sent).map(payload)).await;
+    readings.arrives(&platform.primary, "demo").await;
+    let told = status(&platform)["services"].to_string();
+    assert!(told.contains("model.demo.entity.999999"), "{told}");
+    // Whose own record can't be read is waited for, not set aside.
+    strange("model._.device.OUT-12").await;
+    platform.publish("devices/OUT-12/telemetry", [payload(0)]).await;
+    eventually("the door to be held", || async {
+        let told = status(&platform)["services"].to_string();
+        if told.contains("record of device") { Ok(()) } else { Err(told) }
+    })
+    .await;
+    let letters = status(&platform)["dead_letters"].to_string();
+    assert!(!letters.contains("OUT-12"), "{letters}");
 }
 
 #[tokio::test]

@@ -46,7 +46,7 @@ async fn streams_are_declared_again_and_never_deleted() {
     let (_server, admin) = declared().await;
     let stored = publish(&admin, Outgoing::new("raw.mqtt.x", "1", "a".into())).await.unwrap();
     assert_eq!(stored.sequence(), 1);
-    let larger = Limits { readings: 1 << 30, others: 1 << 20 };
+    let larger = Limits { readings: 1 << 30, others: 1 << 20, ..Limits::default() };
     streams::declare(&admin, &larger).await.expect("limits may change");
     assert_eq!(nats::inspect::stream(&admin, "RAW").await.unwrap().max_bytes, 1 << 30);
     let mut raw = admin.jetstream.get_stream("RAW").await.unwrap().cached_info().config.clone();

@@ -3,15 +3,17 @@
 use super::{Finding, Health};
 use crate::{connect, databases};
 use domain::{TargetName, Timestamp};
-use nats::{Wire, inspect, streams};
+use nats::{Wire, inspect, report, streams};
 use service::{Config, config::Target};
-use std::{os::unix::fs::PermissionsExt, path::Path};
+use std::{os::unix::fs::PermissionsExt, path::Path, time::Duration};
 use store::{Database, inspect::Migrations};
 
 /// Clocks that differ by more than this make readings look late or early, in seconds.
 const CLOCK_LIMIT: f64 = 1.0;
 /// Less free disk than this is worth a warning, in bytes.
 const LOW_DISK: u64 = 2 << 30;
+/// How long services have to answer.
+const ANSWER: Duration = Duration::from_millis(500);
 /// A stream fuller than this is worth a warning.
 const NEARLY_FULL: f64 = 0.8;
 /// The largest device message, with room for its envelope, in bytes.
@@ -90,7 +92,32 @@ pub(super) async fn stream_server(config: &Config) -> Vec<Finding> {
     for name in streams::ALL {
         findings.push(stream(&wire, name).await);
     }
+    findings.extend(services(&wire).await);
     findings
+}
+
+/// Whether each service that is needed answers, and what the services are held by.
+async fn services(wire: &Wire) -> Vec<Finding> {
+    let reports = report::gather(wire, ANSWER).await;
+    let silent = report::silent(&reports).into_iter().map(|name| {
+        let remedy = format!(
+            "start it (`haystack up` starts all, `haystack {name}` one); where it runs, it hangs: \
+             end it, and it goes on from where it was"
+        );
+        Finding::bad(Health::Fail, format!("service {name}"), "does not answer", remedy)
+    });
+    let running = reports.iter().map(|report| {
+        let what = format!("service {} ({})", report.service, report.instance);
+        match report.holds.first() {
+            None => Finding::ok(what, "answers, waits for nothing"),
+            Some(hold) => {
+                let found = format!("{} is held since {}: {}", hold.what, hold.since, hold.why);
+                let remedy = "end what it waits for; it goes on by itself";
+                Finding::bad(Health::Warn, what, found, remedy)
+            }
+        }
+    });
+    silent.chain(running).collect()
 }
 
 fn payload(max: usize) -> Finding {

@@ -161,9 +161,12 @@ pub(crate) fn tail(log: &PathBuf) -> String {
 
 async fn supervise(spec: Spec, report: watch::Sender<State>, stop: CancellationToken) {
     let mut backoff = Backoff::default();
+    let mut again = false;
     loop {
         let started = Instant::now();
-        let why = match run_once(&spec, &report, &stop).await {
+        let ended = run_once(&spec, &report, &stop, again).await;
+        again = true;
+        let why = match ended {
             Ok(Some(status)) => describe(status),
             Ok(None) => return,
             Err(error) => format!("{error:#}"),
@@ -184,8 +187,12 @@ async fn run_once(
     spec: &Spec,
     report: &watch::Sender<State>,
     stop: &CancellationToken,
+    again: bool,
 ) -> Result<Option<ExitStatus>> {
     let mut process = spawn(spec)?;
+    if let (true, Some(pid)) = (again, process.id()) {
+        notice::say(&format!("{} runs again (pid {pid})", spec.name));
+    }
     report.send_modify(|state| state.pid = process.id());
     tokio::select! {
         status = process.wait() => Ok(Some(status.context("lost sight of it")?)),

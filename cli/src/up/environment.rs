@@ -31,7 +31,7 @@ fn variables(config: &Config) -> Vec<(&'static str, String)> {
         ("HAYSTACK_MQTT_URL", Some(config.mqtt.url.clone())),
         ("HAYSTACK_PRIMARY_URL", target("primary")),
         ("HAYSTACK_SECONDARY_URL", target("secondary")),
-        ("HAYSTACK_STATE_URL", config.state.url.clone()),
+        ("HAYSTACK_STATE_URL", config.state.owner_url().map(str::to_owned)),
         ("PGPASSFILE", Some(config.pgpass().display().to_string())),
     ];
     all.into_iter().filter_map(|(key, value)| Some((key, value?))).collect()

@@ -6,13 +6,14 @@ use local::{port, secret};
 use std::{collections::BTreeMap, fs, path::PathBuf};
 
 /// What listens, and where it does when nobody else is there.
-const KNOWN: [(&str, u16); 6] = [
+const KNOWN: [(&str, u16); 7] = [
     ("nats", 4222),
     ("mosquitto", 1883),
     ("postgres-primary", 5432),
     ("postgres-secondary", 5433),
     ("bridge", 8001),
     ("ingest", 8002),
+    ("simulator", 8003),
 ];
 
 /// The port of each that listens.

@@ -112,15 +112,17 @@ impl Servers {
         let secrets = serde_json::Value::from(folder.secrets().to_string_lossy());
         format!(
             "{head}\n[secrets]\ndir = {secrets}\n\n[nats]\nurl = \"{}\"\n\n[mqtt]\nurl = \"{}\"\n\
-             {}{}\n[state]\nurl = \"{}\"\n\n[bridge]\nhttp = \"127.0.0.1:{}\"\n\n[ingest]\nhttp = \
-             \"127.0.0.1:{}\"\n",
+             {}{}\n[state]\nurl = \"{}\"\nowner_url = \"{}\"\n\n[bridge]\nhttp = \"127.0.0.1:{}\"\n\n[ingest]\nhttp = \
+             \"127.0.0.1:{}\"\n\n[simulator]\nhttp = \"127.0.0.1:{}\"\n",
             self.nats.url(),
             self.mosquitto.url(),
             target("primary", primary, true),
             target("secondary", secondary, false),
+            url(primary, roles::SIMULATOR, roles::STATE),
             url(primary, roles::OWNER, roles::STATE),
             ports.of("bridge"),
             ports.of("ingest"),
+            ports.of("simulator"),
         )
     }
 }

@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 
 /// Prefix of environment variables; `__` stands between section and key.
 const PREFIX: &str = "HAYSTACK__";
+/// Plain log levels.
+const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 /// The file read where none is named.
 const FILE: &str = "haystack.toml";
 
@@ -40,14 +42,16 @@ pub fn load(
     data_dir: &Path,
     flags: &[(String, String)],
 ) -> Result<Loaded, ConfigFault> {
-    let mut figment = Figment::from(Serialized::defaults(Config::default()));
+    let mut defaults = Config::default();
+    defaults.secrets.dir = data_dir.join("secrets");
+    let mut figment = Figment::from(Serialized::defaults(defaults.clone()));
     if let Some(path) = choose(file, data_dir)? {
-        figment = only_the_files_targets(figment, &path).merge(Toml::file_exact(&path));
+        figment = only_the_files_targets(figment, defaults, &path).merge(Toml::file_exact(&path));
     }
     figment = aliases(figment);
     figment = figment.merge(Env::prefixed(PREFIX).split("__"));
     for (key, value) in flags {
-        figment = figment.merge((key.as_str(), value.clone()));
+        figment = figment.merge(Flag { key, value });
     }
     misspelt(Env::raw().iter().map(|(name, _)| name.into_string()))?;
     let config: Config = figment.extract().map_err(|error| ConfigFault::Invalid(say(error)))?;
@@ -115,12 +119,12 @@ fn choose(file: Option<&Path>, data_dir: &Path) -> Result<Option<PathBuf>, Confi
 }
 
 /// A file that names targets names all of them: the built-in two are examples, not a base.
-fn only_the_files_targets(figment: Figment, path: &Path) -> Figment {
+fn only_the_files_targets(figment: Figment, defaults: Config, path: &Path) -> Figment {
     let names_targets = Figment::from(Toml::file_exact(path)).find_value("targets").is_ok();
     if !names_targets {
         return figment;
     }
-    let config = Config { targets: std::collections::BTreeMap::new(), ..Config::default() };
+    let config = Config { targets: std::collections::BTreeMap::new(), ..defaults };
     Figment::from(Serialized::defaults(config))
 }
 
@@ -154,6 +158,26 @@ impl figment::Provider for Alias {
     }
 }
 
+/// One `--set KEY=VALUE`.
+struct Flag<'a> {
+    key: &'a str,
+    value: &'a str,
+}
+
+impl figment::Provider for Flag<'_> {
+    fn metadata(&self) -> figment::Metadata {
+        figment::Metadata::named(format!("--set {}", self.key))
+    }
+
+    fn data(&self) -> Result<Map<figment::Profile, Dict>, figment::Error> {
+        // Numbers and booleans as the environment writes them; all else is a text.
+        let Ok(value) = self.value.parse::<Value>();
+        let nested = figment::util::nest(self.key, value);
+        let dict = nested.into_dict().unwrap_or_default();
+        Ok(Map::from([(figment::Profile::Default, dict)]))
+    }
+}
+
 /// What the types alone do not say.
 fn check(config: &Config) -> Result<(), ConfigFault> {
     let invalid = |text: String| Err(ConfigFault::Invalid(text));
@@ -162,6 +186,12 @@ fn check(config: &Config) -> Result<(), ConfigFault> {
         return invalid(format!(
             "targets: exactly one target has `primary = true`, here {primaries} have"
         ));
+    }
+    let urls = [("nats.url", &config.nats.url, "nats"), ("mqtt.url", &config.mqtt.url, "mqtt")];
+    for (key, url, scheme) in urls {
+        if !names_a_port(url, scheme) {
+            return invalid(format!("{key}: {scheme}://host:port is expected, found {url:?}"));
+        }
     }
     for (name, target) in &config.targets {
         for (key, url) in [("url", &target.url[..]), ("owner_url", target.owner_url())] {
@@ -188,7 +218,6 @@ fn check(config: &Config) -> Result<(), ConfigFault> {
     if config.nats.ack_wait_seconds == 0 {
         return invalid("nats.ack_wait_seconds: at least 1 is expected".to_owned());
     }
-    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
     let level = &config.log.level;
     // A word that is no level would be taken for the name of a module.
     if !level.contains(['=', ',']) && !LEVELS.contains(&level.as_str()) {
@@ -198,10 +227,22 @@ fn check(config: &Config) -> Result<(), ConfigFault> {
              info,haystack_bridge=debug; found {level:?}"
         ));
     }
-    if config.bridge.instance.is_empty() || config.ingest.instance.is_empty() {
-        return invalid("bridge.instance, ingest.instance: a name is expected".to_owned());
+    if !(2..=3_600).contains(&config.simulator.lease_seconds) {
+        return invalid("simulator.lease_seconds: between 2 and 3600 is expected".to_owned());
+    }
+    let instances = [&config.bridge.instance, &config.ingest.instance, &config.simulator.instance];
+    if instances.iter().any(|name| name.is_empty()) {
+        return invalid(
+            "bridge.instance, ingest.instance, simulator.instance: a name is expected".to_owned(),
+        );
     }
     Ok(())
+}
+
+fn names_a_port(url: &str, scheme: &str) -> bool {
+    let address = url.strip_prefix(scheme).and_then(|rest| rest.strip_prefix("://"));
+    let port = address.and_then(|address| address.rsplit_once(':')).map(|(_, port)| port);
+    port.is_some_and(|port| port.trim_end_matches('/').parse::<u16>().is_ok())
 }
 
 fn has_password(url: &str) -> bool {
@@ -222,15 +263,20 @@ mod tests {
     #[test]
     fn layers_override_each_other_in_order() {
         Jail::expect_with(|jail| {
-            jail.create_file(FILE, "[nats]\nurl='nats://file'\n[log]\nlevel='debug'\n")?;
-            jail.set_env("HAYSTACK__NATS__URL", "nats://env");
+            jail.create_file(FILE, "[nats]\nurl='nats://file:1'\n[log]\nlevel='debug'\n")?;
+            jail.set_env("HAYSTACK__NATS__URL", "nats://env:1");
             jail.set_env("HAYSTACK_NATS_URL", "nats://not-a-setting");
             let config = load_here().unwrap();
-            assert_eq!(config.nats.url, "nats://env");
+            assert_eq!(config.nats.url, "nats://env:1");
             assert_eq!(config.log.level, "debug");
-            let flags = [("nats.url".to_owned(), "nats://flag".to_owned())];
+            let flag = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+            let flags = [flag("nats.url", "nats://flag:1"), flag("ingest.batch_rows", "500")];
             let config = load(None, Path::new("data"), &flags).unwrap().config;
-            assert_eq!(config.nats.url, "nats://flag");
+            assert_eq!((&config.nats.url[..], config.ingest.batch_rows), ("nats://flag:1", 500));
+            assert_eq!(config.secrets.dir, Path::new("data/secrets"));
+            let flags = [flag("ingest.batch_rows", "many")];
+            let error = load(None, Path::new("data"), &flags).unwrap_err().to_string();
+            assert!(error.contains("--set ingest.batch_rows"), "{error}");
             Ok(())
         });
     }
@@ -253,6 +299,7 @@ mod tests {
             for (file, part) in [
                 ("[nats]\nulr='x'\n", "ulr"),
                 ("[ingest]\nbatch_rows='many'\n", "ingest.batch_rows: a whole number is expected"),
+                ("[nats]\nurl='nats://here'\n", "nats.url"),
                 ("[log]\nlevel='loud'\n", "log.level"),
                 ("[targets.Main]\nurl='postgresql://u@h/d'\n", "target name"),
                 ("[targets.a]\nurl='postgresql://u@h/d'\n", "exactly one"),

@@ -2,6 +2,7 @@
 
 mod device;
 mod entity;
+mod poller;
 mod types;
 
 use crate::{
@@ -67,6 +68,7 @@ impl Projection {
             Record::Profile(profile) => types::profile(connection, sequence, profile).await?,
             Record::DeviceType(head) => types::head(connection, sequence, head).await?,
             Record::Device(device) => device::apply(connection, sequence, device).await?,
+            Record::Poller(poller) => poller::apply(connection, sequence, poller).await?,
         }
         Ok(())
     }

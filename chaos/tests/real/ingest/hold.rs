@@ -1,6 +1,7 @@
 //! Outages hold, say so, and end by themselves.
 
-use super::house::{House, held, reading, until};
+use super::house::{House, batch, group, held, reading, until};
+use domain::Values;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_revoked_grant_holds_one_org_of_one_target() {
@@ -31,6 +32,42 @@ async fn a_revoked_grant_holds_one_org_of_one_target() {
         house.all_equal_the_stream(key).await;
     }
     until("nothing to be held", async || instance.holds.list().is_empty()).await;
+    assert!(house.letters().await.is_empty());
+    assert!(instance.stop().await, "it drains");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn orgs_that_are_held_leave_the_memory_to_the_others() {
+    const SMALL: i64 = 12_000;
+    let house = &House::new().await;
+    let instance = house.start().await;
+    let owner = &house.base("primary").owner;
+    let heavy = (0..16).map(|n| (n, 1, Values::text("x".repeat(60_000)))).collect();
+    let heavy = batch(vec![group(None, heavy)]);
+    for key in ["a", "b", "c", "d"] {
+        house.add_org(key).await;
+        house.publish(key, &reading(1, 1, 1.0)).await;
+        house.drained("primary", key).await;
+        let sql = format!("revoke insert on core.values_{key} from haystack_ingest");
+        owner.run(&sql).await.unwrap();
+        for _ in 0..24 {
+            house.publish(key, &heavy).await;
+        }
+        held(&instance, &format!("primary/{key}")).await;
+    }
+    // Starved of memory, each of these messages is a transaction of its own: some hundred a second.
+    for chunk in 0..SMALL / 1_000 {
+        let many = (0..1_000).map(|n| chunk * 1_000 + n);
+        let all = many.map(|n| async move { house.publish("demo", &reading(1, n, 1.0)).await });
+        futures_util::future::join_all(all).await;
+    }
+    house.drained("primary", "demo").await;
+    for key in ["a", "b", "c", "d"] {
+        assert!(house.lag("primary", key).await > Some(0));
+        let sql = format!("grant insert on core.values_{key} to haystack_ingest");
+        owner.run(&sql).await.unwrap();
+        house.all_equal_the_stream(key).await;
+    }
     assert!(house.letters().await.is_empty());
     assert!(instance.stop().await, "it drains");
 }

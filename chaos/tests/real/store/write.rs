@@ -100,3 +100,38 @@ async fn a_cancelled_write_leaves_nothing_and_the_next_goes_on() {
     let tables = read::tables(&target.ingest, &target.org).await.unwrap();
     assert_eq!(tables.values.len(), BATCH as usize);
 }
+
+/// More rows than TimescaleDB decompresses for one statement unless it is told to.
+const MANY: i64 = 120_000;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn late_rows_change_history_also_where_it_is_compressed() {
+    let target = Target::fresh().await;
+    let writer = Writer::new(target.ingest.clone());
+    let history = |sequence: u64| {
+        let one = |i: i64| row(1, at(i), sequence, Values::number((i + sequence as i64) as f64));
+        rows((0..MANY).map(one).collect())
+    };
+    let _ = writer.write(&target.org, &history(1)).await.unwrap();
+    // Nothing to compress where the extension is not.
+    target
+        .owner
+        .run(
+            "do $$ declare chunk regclass; begin \
+           if exists (select from pg_extension where extname = 'timescaledb') then \
+             for chunk in select public.show_chunks('core.values_demo') loop \
+               perform public.compress_chunk(chunk, true); \
+             end loop; \
+           end if; end $$",
+        )
+        .await
+        .unwrap();
+    let late = history(2);
+    let counts = writer.write(&target.org, &late).await.unwrap().counts();
+    assert_eq!(counts.changed as i64, MANY);
+    let tables = read::tables(&target.ingest, &target.org).await.unwrap();
+    assert_eq!(tables.values.len() as i64, MANY);
+    for row in &late.rows {
+        assert_eq!(tables.values[&(row.entity, row.ts)], (row.version, row.values.clone()));
+    }
+}

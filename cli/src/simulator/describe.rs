@@ -1,0 +1,72 @@
+//! Buildings' descriptions, and simulators in a line.
+
+use anyhow::{Context, Result};
+use building::Plan;
+use domain::{
+    OrgKey,
+    model::SIMULATOR,
+    simulator::{SimulatorConfig, State},
+};
+use nats::{Wire, registry};
+use std::{path::Path, process::ExitCode};
+
+/// Largest description.
+const MAX_FILE: u64 = 1 << 20;
+/// What a newcomer finds to look at.
+const HISTORY_HOURS: u32 = 24;
+
+/// Reads a description; a mistake in it is told with its line and key.
+pub(super) fn read(file: &Path) -> Result<String> {
+    let name = || file.display().to_string();
+    let size = std::fs::metadata(file).with_context(name)?.len();
+    anyhow::ensure!(size <= MAX_FILE, "{}: larger than {MAX_FILE} bytes", file.display());
+    let text = std::fs::read_to_string(file).with_context(name)?;
+    Plan::read(&text).map_err(|mistake| anyhow::anyhow!("{}: {mistake}", file.display()))?;
+    Ok(text)
+}
+
+/// The same, or the building that `up` starts with.
+pub(super) fn read_or_default(file: Option<&Path>) -> Result<String> {
+    file.map_or_else(|| Ok(building::DEFAULT.to_owned()), read)
+}
+
+/// What a building makes.
+pub(super) fn check(file: Option<&Path>) -> Result<ExitCode> {
+    let plan = Plan::read(&read_or_default(file)?)?;
+    println!("{}", plan.summary());
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The name of a building's site.
+pub(super) fn site(plan: &Plan) -> String {
+    plan.entities().first().map_or_else(String::new, |site| site.name.clone())
+}
+
+/// A simulator in a line.
+pub(super) fn line(state: &State) -> String {
+    let last = state.last_run_timestamp.map_or("never".to_owned(), |at| at.to_string());
+    let why = state.error_message.as_ref().map_or(String::new(), |why| format!(": {why}"));
+    format!(
+        "simulator {} ({}) is {}{why}; readings up to {last}, {} points every {} minutes",
+        state.simulator_id,
+        state.name,
+        state.status.as_str(),
+        state.points,
+        state.interval_minutes
+    )
+}
+
+/// Makes the simulator that a new platform starts with.
+pub(crate) async fn demonstration(wire: &Wire, org: &OrgKey) -> Result<()> {
+    let config = SimulatorConfig {
+        building: building::DEFAULT.to_owned(),
+        seed: 1,
+        history_hours: HISTORY_HOURS,
+        begins: None,
+        autostart: true,
+    };
+    let plan = simulator::simulated::plan(&config)?;
+    let (text, wanted) = (serde_json::to_string(&config)?, simulator::wanted(&plan));
+    registry::add_poller(wire, org, SIMULATOR, site(&plan), text, &wanted).await?;
+    Ok(())
+}

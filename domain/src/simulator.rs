@@ -1,0 +1,339 @@
+//! Simulators: what they are asked and answer, and which commands each status allows.
+
+use crate::{EntityId, OrgKey, Timestamp};
+use serde::{Deserialize, Serialize};
+use std::{collections::BTreeMap, fmt};
+
+/// A simulator's number: it is a poller, and this is the poller's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct SimulatorId(pub i32);
+
+impl fmt::Display for SimulatorId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl std::str::FromStr for SimulatorId {
+    type Err = &'static str;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.parse().map(Self).map_err(|_| "a simulator's number is expected, e.g. 1")
+    }
+}
+
+/// Longest history that a simulator fills by itself, in hours: a year and a day.
+pub const MAX_HISTORY_HOURS: u32 = 366 * 24;
+/// Fastest simulated time, in simulated seconds a second.
+pub const MAX_SPEED: f64 = 1e6;
+
+/// What a simulator simulates.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SimulatorConfig {
+    /// The building's description, YAML.
+    pub building: String,
+    /// Where its randomness begins.
+    pub seed: u64,
+    /// Hours before its first start that it fills.
+    #[serde(default)]
+    pub history_hours: u32,
+    /// Where it begins instead.
+    #[serde(default)]
+    pub begins: Option<Timestamp>,
+    /// Whether it runs as soon as a service finds it; else it waits for `start`.
+    #[serde(default)]
+    pub autostart: bool,
+}
+
+impl SimulatorConfig {
+    /// What the description does not say itself.
+    pub fn check(&self) -> Result<(), String> {
+        if self.history_hours > MAX_HISTORY_HOURS {
+            return Err(format!("history_hours: at most {MAX_HISTORY_HOURS} is expected"));
+        }
+        Ok(())
+    }
+}
+
+/// How a running simulator goes through time.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pace {
+    /// Simulated seconds a second; it never runs ahead of the clock.
+    pub speed: f64,
+    /// Where it stops by itself.
+    #[serde(default)]
+    pub until: Option<Timestamp>,
+}
+
+impl Pace {
+    /// With the clock, for ever.
+    pub const REAL_TIME: Self = Self { speed: 1.0, until: None };
+}
+
+impl Pace {
+    /// Whether it can be kept.
+    pub fn check(&self) -> Result<(), String> {
+        if (1.0..=MAX_SPEED).contains(&self.speed) {
+            return Ok(());
+        }
+        Err(format!("speed: between 1 and {MAX_SPEED} is expected"))
+    }
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self::REAL_TIME
+    }
+}
+
+/// What a simulator does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    /// Nothing is made.
+    Stopped,
+    /// It runs and is behind the time at which it should be.
+    Filling,
+    /// It runs and is where it should be.
+    Running,
+    /// It runs, and the stream or its database takes nothing; `error_message` says why.
+    Waiting,
+    /// It can't run before a person did something; `error_message` says what.
+    Error,
+}
+
+impl Status {
+    /// As databases and JSON write it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Stopped => "stopped",
+            Self::Filling => "filling",
+            Self::Running => "running",
+            Self::Waiting => "waiting",
+            Self::Error => "error",
+        }
+    }
+}
+
+/// What a simulator can be told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Command {
+    /// Go on.
+    Start,
+    /// Make nothing more.
+    Stop,
+    /// Begin anew.
+    Reset,
+    /// Simulate something else from the next interval on.
+    Configure,
+}
+
+impl Command {
+    /// As people and subjects write it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Start => "start",
+            Self::Stop => "stop",
+            Self::Reset => "reset",
+            Self::Configure => "configure",
+        }
+    }
+}
+
+/// A command that the status does not allow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "a simulator that is {} can't be told to {}; allowed now: {}",
+    .status.as_str(), .command.as_str(), words(*.status)
+)]
+pub struct Forbidden {
+    /// What it does.
+    pub status: Status,
+    /// What it was told.
+    pub command: Command,
+}
+
+fn words(status: Status) -> String {
+    let allowed: Vec<_> = status.allowed().iter().map(|command| command.as_str()).collect();
+    allowed.join(", ")
+}
+
+impl Status {
+    /// The state machine: what may be told in this status. A repeated command changes nothing.
+    pub fn allowed(self) -> &'static [Command] {
+        use Command::{Configure, Reset, Start, Stop};
+        match self {
+            Self::Stopped => &[Start, Stop, Reset, Configure],
+            Self::Filling | Self::Running | Self::Waiting => &[Start, Stop, Configure],
+            Self::Error => &[Stop, Reset, Configure],
+        }
+    }
+
+    /// Whether the command may be told.
+    pub fn allows(self, command: Command) -> Result<(), Forbidden> {
+        if self.allowed().contains(&command) {
+            Ok(())
+        } else {
+            Err(Forbidden { status: self, command })
+        }
+    }
+}
+
+/// What a reset throws away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Scope {
+    /// The building's memory and meters; its history stays.
+    State,
+    /// Its history too, in every target.
+    Data,
+}
+
+/// A request to a simulator.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ask {
+    /// Go on, at this pace; none: at the pace that it had.
+    Start {
+        /// How fast, and until when.
+        pace: Option<Pace>,
+    },
+    /// Make nothing more.
+    Stop,
+    /// Begin anew.
+    Reset {
+        /// What is thrown away.
+        scope: Scope,
+        /// Where it begins anew: what is older stays.
+        from: Option<Timestamp>,
+        /// Must be true: what is thrown away is gone.
+        confirm: bool,
+    },
+    /// Simulate this from the next interval on.
+    Configure {
+        /// What.
+        config: SimulatorConfig,
+    },
+    /// What it does.
+    State,
+    /// Whether it is well.
+    Health,
+}
+
+/// What a simulator says of itself.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct State {
+    /// Which.
+    pub simulator_id: SimulatorId,
+    /// Its org.
+    pub org: OrgKey,
+    /// Its name for people.
+    pub name: String,
+    /// The instance of the simulator service that runs it.
+    pub service_name: String,
+    /// What it does.
+    pub status: Status,
+    /// The last interval boundary whose readings are stored.
+    pub last_run_timestamp: Option<Timestamp>,
+    /// Where it should be by now; none while it is stopped.
+    pub due: Option<Timestamp>,
+    /// How fast.
+    pub pace: Pace,
+    /// What each meter shows, by point.
+    pub totalizers: BTreeMap<String, f64>,
+    /// Points that report.
+    pub points: usize,
+    /// Minutes between two reports.
+    pub interval_minutes: u32,
+    /// What it simulates.
+    pub config: SimulatorConfig,
+    /// Why it waits or can't run.
+    pub error_message: Option<String>,
+    /// Since its start: readings made, messages published, gaps filled.
+    pub counters: BTreeMap<String, u64>,
+}
+
+/// What happened to a simulator.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EventType {
+    /// Readings were made.
+    Generation,
+    /// A gap was filled.
+    GapFill,
+    /// Something failed.
+    Error,
+    /// A service took it over.
+    Startup,
+    /// A service let it go.
+    Shutdown,
+    /// It was told to go on.
+    Start,
+    /// It was told to stop.
+    Stop,
+    /// It began anew.
+    Reset,
+    /// It simulates something else.
+    Config,
+}
+
+impl EventType {
+    /// As databases and JSON write it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Generation => "generation",
+            Self::GapFill => "gap_fill",
+            Self::Error => "error",
+            Self::Startup => "startup",
+            Self::Shutdown => "shutdown",
+            Self::Start => "start",
+            Self::Stop => "stop",
+            Self::Reset => "reset",
+            Self::Config => "config",
+        }
+    }
+}
+
+/// One line of a simulator's activity log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Activity {
+    /// Which simulator.
+    pub simulator_id: SimulatorId,
+    /// When.
+    pub timestamp: Timestamp,
+    /// What.
+    pub event_type: EventType,
+    /// For people.
+    pub message: String,
+    /// For programs.
+    pub details: serde_json::Value,
+}
+
+/// The entities of a simulator by the key that its building gives them.
+pub type EntityKeys = BTreeMap<String, EntityId>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_status_forbids_is_told_with_what_it_allows() {
+        assert_eq!(Status::Stopped.allows(Command::Reset), Ok(()));
+        let forbidden = Status::Running.allows(Command::Reset).unwrap_err();
+        assert_eq!(
+            forbidden.to_string(),
+            "a simulator that is running can't be told to reset; allowed now: start, stop, \
+             configure"
+        );
+    }
+
+    #[test]
+    fn whatever_it_does_it_can_be_stopped() {
+        use Status::{Error, Filling, Running, Stopped, Waiting};
+        for status in [Stopped, Filling, Running, Waiting, Error] {
+            assert_eq!(status.allows(Command::Stop), Ok(()));
+        }
+    }
+}

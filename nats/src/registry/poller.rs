@@ -1,0 +1,105 @@
+//! Registering pollers: a simulator and the entities of its building.
+
+use super::{RegistryFault, org_of};
+use crate::{
+    Wire,
+    counter::{Counter, allocate},
+    model::{get, load, put},
+};
+use domain::{
+    EntityId, OrgId, OrgKey, SimulatorId,
+    model::{ACTIVE, Entity, Poller, Record},
+    simulator::EntityKeys,
+    tags::{TagValue, Tags},
+};
+
+/// An entity that a poller wants, with references by key.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Wanted {
+    /// Its name inside the poller.
+    pub key: String,
+    /// Its name for people.
+    pub name: String,
+    /// Its tags; a reference names another key.
+    pub tags: Tags,
+}
+
+/// Registers a poller and its entities.
+pub async fn add_poller(
+    wire: &Wire,
+    org: &OrgKey,
+    poller_type: &str,
+    name: String,
+    config: String,
+    wanted: &[Wanted],
+) -> Result<Poller, RegistryFault> {
+    let org_id = org_of(&load(wire).await?, org)?;
+    let id = SimulatorId(allocate(wire, Counter::Poller, 1).await?.start);
+    let entities = complete(wire, org, org_id, &EntityKeys::new(), wanted).await?;
+    let poller = Poller {
+        id,
+        org: org.clone(),
+        org_id,
+        poller_type: poller_type.to_owned(),
+        name,
+        status: ACTIVE.to_owned(),
+        config,
+        entities,
+    };
+    put(wire, &Record::Poller(Box::new(poller.clone())), 0).await?;
+    Ok(poller)
+}
+
+/// Gives a poller another configuration and the entities that it asks for. What it no longer asks
+/// for keeps its entity and its history.
+pub async fn configure_poller(
+    wire: &Wire,
+    poller: &Poller,
+    config: String,
+    wanted: &[Wanted],
+) -> Result<Poller, RegistryFault> {
+    let subject = Record::Poller(Box::new(poller.clone())).subject().to_string();
+    let Some((sequence, Record::Poller(found))) = get(wire, &subject).await? else {
+        return Err(RegistryFault::Taken(format!("there is no poller {}", poller.id)));
+    };
+    let entities = complete(wire, &found.org, found.org_id, &found.entities, wanted).await?;
+    let poller = Poller { config, entities, ..*found };
+    put(wire, &Record::Poller(Box::new(poller.clone())), sequence).await?;
+    Ok(poller)
+}
+
+/// Makes the entities that have no id yet, before the record that names them: a database that
+/// follows `MODEL` never meets a name without its entity.
+async fn complete(
+    wire: &Wire,
+    org: &OrgKey,
+    org_id: OrgId,
+    known: &EntityKeys,
+    wanted: &[Wanted],
+) -> Result<EntityKeys, RegistryFault> {
+    let missing: Vec<&Wanted> = wanted.iter().filter(|one| !known.contains_key(&one.key)).collect();
+    let mut keys = known.clone();
+    if !missing.is_empty() {
+        let count = u32::try_from(missing.len()).unwrap_or(u32::MAX);
+        let ids = allocate(wire, Counter::Entity, count).await?;
+        keys.extend(missing.iter().zip(ids).map(|(one, id)| (one.key.clone(), EntityId(id))));
+    }
+    for one in missing {
+        let id = keys[&one.key];
+        let tags = resolved(&one.tags, &keys);
+        let (org, name) = (org.clone(), one.name.clone());
+        put(wire, &Record::Entity(Entity { id, org, org_id, name, tags }), 0).await?;
+    }
+    Ok(keys)
+}
+
+/// References by id instead of by key.
+fn resolved(tags: &Tags, keys: &EntityKeys) -> Tags {
+    let resolve = |value: &TagValue| match value {
+        TagValue::Ref(key) => {
+            TagValue::Ref(keys.get(key).map_or_else(|| key.clone(), ToString::to_string))
+        }
+        other => other.clone(),
+    };
+    tags.iter().map(|(name, value)| (name.clone(), resolve(value))).collect()
+}

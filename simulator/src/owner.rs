@@ -1,0 +1,87 @@
+//! Who runs a simulator: takes its lease when nobody has it, keeps it while the session runs.
+
+use crate::{Shared, session};
+use domain::SimulatorId;
+use nats::{
+    CancellationToken,
+    lease::{Lease, LeaseFault},
+};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// How often a lease that somebody else has is tried.
+const TRY_EVERY: Duration = Duration::from_secs(1);
+/// A lease is renewed this often in its time.
+const RENEWALS: u32 = 3;
+
+/// Runs the simulator whenever the lease can be had, until shutdown.
+pub(crate) async fn run(shared: Shared, id: SimulatorId) {
+    let key = format!("simulator.{id}");
+    loop {
+        if shared.poller(id).is_some() {
+            match Lease::take(&shared.wire, &key, &shared.instance).await {
+                Ok(lease) => own(&shared, id, lease).await,
+                Err(LeaseFault::Taken(owner)) => {
+                    tracing::debug!(simulator = id.0, owner, "somebody else runs it");
+                }
+                Err(fault) => tracing::debug!(simulator = id.0, %fault, "no lease"),
+            }
+        }
+        tokio::select! {
+            () = shared.shutdown.cancelled() => return,
+            () = tokio::time::sleep(TRY_EVERY) => {}
+        }
+    }
+}
+
+/// Runs it under the lease. A panic in the session is a hold, not the end of the service.
+async fn own(shared: &Shared, id: SimulatorId, lease: Lease) {
+    let epoch = lease.epoch();
+    let (lost, over) = (CancellationToken::new(), CancellationToken::new());
+    let keeper = tokio::spawn(keep(shared.clone(), lease, lost.clone(), over.clone()));
+    let session = tokio::spawn(session::run(shared.clone(), id, epoch, lost.clone()));
+    let ended = session.await;
+    let what = session::hold_name(id);
+    match ended {
+        Ok(()) => drop(shared.holds.release(&what)),
+        Err(error) => {
+            let why = format!("a fault of this program, please report it: {error}");
+            shared.holds.hold(&what, &why, shared.clock.now());
+            tracing::error!(simulator = id.0, why, "the session failed");
+        }
+    }
+    over.cancel();
+    let _ = keeper.await;
+}
+
+/// Renews the lease until the session is over, then gives it back. Cancels `lost` when it may have
+/// ended: silence for as long as it lasts counts.
+async fn keep(shared: Shared, mut lease: Lease, lost: CancellationToken, over: CancellationToken) {
+    let every = shared.lease / RENEWALS;
+    let mut renewed = Instant::now();
+    loop {
+        tokio::select! {
+            () = over.cancelled() => break,
+            () = tokio::time::sleep(every) => {}
+        }
+        let asked = Instant::now();
+        match lease.renew(&shared.wire).await {
+            Ok(()) => renewed = asked,
+            Err(LeaseFault::Taken(_)) => {
+                // Or our own renewal, whose answer was lost: giving it up is safe in both cases.
+                lost.cancel();
+                return;
+            }
+            Err(fault) => {
+                tracing::debug!(%fault, "the lease could not be renewed");
+                if renewed.elapsed() >= shared.lease {
+                    lost.cancel();
+                    return;
+                }
+            }
+        }
+    }
+    if !lost.is_cancelled() {
+        let _ = lease.give_back(&shared.wire).await;
+    }
+}

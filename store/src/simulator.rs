@@ -1,0 +1,233 @@
+//! What simulators remember between two intervals, and their activity log, in the state database.
+//!
+//! Every write bears the epoch of the writer's lease. A row that a later owner wrote is left alone,
+//! and the writer is told.
+
+use crate::{
+    connect::{Borrowed, Database, answered},
+    fault::Fault,
+};
+use domain::{
+    SimulatorId, Timestamp,
+    simulator::{Activity, EventType, Pace, SimulatorConfig, Status},
+};
+use sqlx::{PgConnection, Row as _, types::Json};
+use std::collections::BTreeMap;
+
+/// Lines of the activity log that a simulator keeps.
+const KEPT_ACTIVITIES: i64 = 20_000;
+/// What is older goes once a simulated day, in microseconds.
+const TRIM_EVERY: i64 = 86_400_000_000;
+
+/// A simulator as it was saved.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Saved {
+    /// Which.
+    pub id: SimulatorId,
+    /// The instance of the service that saved it.
+    pub service_name: String,
+    /// The last interval boundary whose readings are stored.
+    pub at: Timestamp,
+    /// What each meter shows.
+    pub totalizers: BTreeMap<String, f64>,
+    /// What it does.
+    pub status: Status,
+    /// What it simulates.
+    pub config: SimulatorConfig,
+    /// Why it waits or can't run.
+    pub error: Option<String>,
+    /// How it goes through time.
+    pub pace: Pace,
+    /// How often it began anew.
+    pub run: u64,
+    /// The building's memory, as bytes that the simulator reads.
+    pub memory: Vec<u8>,
+}
+
+/// What became of a write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Saving {
+    /// It is committed.
+    Done,
+    /// A later owner has written: this one lost its lease.
+    Fenced,
+}
+
+/// Reads a simulator's state; `None` where it never ran.
+pub async fn load(database: &Database, id: SimulatorId) -> Result<Option<Saved>, Fault> {
+    let mut connection = database.borrow().await?;
+    let row = sqlx::query(
+        "select service_name, last_run_timestamp, totalizers, status, config, error_message, \
+             pace, run, memory from core.simulator_state where simulator_id = $1",
+    )
+    .bind(id.0)
+    .fetch_optional(&mut *connection.held);
+    let row = answered(database.patience(false), row).await?;
+    connection.give_back();
+    row.map(|row| read(id, &row)).transpose()
+}
+
+fn read(id: SimulatorId, row: &sqlx::postgres::PgRow) -> Result<Saved, Fault> {
+    let at: chrono::DateTime<chrono::Utc> = row.try_get("last_run_timestamp")?;
+    let status: String = row.try_get("status")?;
+    let status = serde_json::from_value(status.into())
+        .map_err(|error| Fault::hold(format!("simulator_state.status: {error}")))?;
+    let Json(totalizers) = row.try_get("totalizers")?;
+    let Json(config) = row.try_get("config")?;
+    let Json(pace) = row.try_get("pace")?;
+    Ok(Saved {
+        id,
+        service_name: row.try_get("service_name")?,
+        at: Timestamp::from_chrono(at).unwrap_or(Timestamp::EPOCH),
+        totalizers,
+        status,
+        config,
+        error: row.try_get("error_message")?,
+        pace,
+        run: row.try_get::<i64, _>("run")? as u64,
+        memory: row.try_get("memory")?,
+    })
+}
+
+/// Saves a simulator's state and what happened, in one transaction, unless a later owner has
+/// written meanwhile.
+pub async fn save(
+    database: &Database,
+    epoch: u64,
+    saved: &Saved,
+    activities: &[Activity],
+) -> Result<Saving, Fault> {
+    let connection = database.borrow().await?;
+    answered(database.patience(false), save_on(connection, epoch, saved, activities)).await
+}
+
+async fn save_on(
+    mut connection: Borrowed,
+    epoch: u64,
+    saved: &Saved,
+    activities: &[Activity],
+) -> Result<Saving, Fault> {
+    let held = &mut *connection.held;
+    sqlx::raw_sql("begin").execute(&mut *held).await?;
+    let written = upsert(held, epoch, saved).await?;
+    if !written {
+        sqlx::raw_sql("rollback").execute(held).await?;
+        connection.give_back();
+        return Ok(Saving::Fenced);
+    }
+    for activity in activities {
+        log(held, activity).await?;
+    }
+    if saved.at.micros() % TRIM_EVERY == 0 {
+        trim(held, saved.id).await?;
+    }
+    sqlx::raw_sql("commit").execute(held).await?;
+    connection.give_back();
+    Ok(Saving::Done)
+}
+
+async fn upsert(held: &mut PgConnection, epoch: u64, saved: &Saved) -> sqlx::Result<bool> {
+    let done = sqlx::query(
+        "insert into core.simulator_state as s (simulator_id, service_name, last_run_timestamp, \
+             totalizers, status, config, error_message, epoch, run, pace, memory) \
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) \
+         on conflict (simulator_id) do update set service_name = excluded.service_name, \
+             last_run_timestamp = excluded.last_run_timestamp, totalizers = excluded.totalizers, \
+             status = excluded.status, config = excluded.config, \
+             error_message = excluded.error_message, epoch = excluded.epoch, run = excluded.run, \
+             pace = excluded.pace, memory = excluded.memory, updated_at = now() \
+         where s.epoch <= excluded.epoch",
+    )
+    .bind(saved.id.0)
+    .bind(&saved.service_name)
+    .bind(saved.at.to_chrono())
+    .bind(Json(&saved.totalizers))
+    .bind(saved.status.as_str())
+    .bind(Json(&saved.config))
+    .bind(&saved.error)
+    .bind(epoch as i64)
+    .bind(saved.run as i64)
+    .bind(Json(saved.pace))
+    .bind(&saved.memory)
+    .execute(held)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+async fn log(held: &mut PgConnection, activity: &Activity) -> sqlx::Result<()> {
+    sqlx::query(
+        "insert into core.simulator_activity_log \
+             (simulator_id, timestamp, event_type, message, details) \
+         values ($1, $2, $3, $4, $5)",
+    )
+    .bind(activity.simulator_id.0)
+    .bind(activity.timestamp.to_chrono())
+    .bind(activity.event_type.as_str())
+    .bind(&activity.message)
+    .bind(&activity.details)
+    .execute(held)
+    .await
+    .map(drop)
+}
+
+async fn trim(held: &mut PgConnection, id: SimulatorId) -> sqlx::Result<()> {
+    sqlx::query(
+        "delete from core.simulator_activity_log where simulator_id = $1 and id <= ( \
+             select id from core.simulator_activity_log where simulator_id = $1 \
+             order by id desc offset $2 limit 1)",
+    )
+    .bind(id.0)
+    .bind(KEPT_ACTIVITIES)
+    .execute(held)
+    .await
+    .map(drop)
+}
+
+/// A line of the activity log with its number.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Logged {
+    /// Its number: a reader goes on behind it.
+    pub id: i64,
+    /// What happened.
+    #[serde(flatten)]
+    pub activity: Activity,
+}
+
+/// The last `limit` lines behind number `after`, in order.
+pub async fn activities(
+    database: &Database,
+    id: SimulatorId,
+    after: i64,
+    limit: i64,
+) -> Result<Vec<Logged>, Fault> {
+    let mut connection = database.borrow().await?;
+    let rows = sqlx::query(
+        "select * from (select id, timestamp, event_type, message, details \
+             from core.simulator_activity_log where simulator_id = $1 and id > $2 \
+             order by id desc limit $3) as newest order by id",
+    )
+    .bind(id.0)
+    .bind(after)
+    .bind(limit)
+    .fetch_all(&mut *connection.held);
+    let rows = answered(database.patience(false), rows).await?;
+    connection.give_back();
+    rows.iter().map(|row| logged(id, row)).collect()
+}
+
+fn logged(simulator_id: SimulatorId, row: &sqlx::postgres::PgRow) -> Result<Logged, Fault> {
+    let timestamp: chrono::DateTime<chrono::Utc> = row.try_get("timestamp")?;
+    let event_type: String = row.try_get("event_type")?;
+    let event_type: EventType = serde_json::from_value(event_type.into())
+        .map_err(|error| Fault::hold(format!("simulator_activity_log: {error}")))?;
+    Ok(Logged {
+        id: row.try_get("id")?,
+        activity: Activity {
+            simulator_id,
+            timestamp: Timestamp::from_chrono(timestamp).unwrap_or(Timestamp::EPOCH),
+            event_type,
+            message: row.try_get("message")?,
+            details: row.try_get("details")?,
+        },
+    })
+}
