@@ -237,7 +237,9 @@ async fn create(wire: &Wire, args: CreateArgs) -> Result<ExitCode> {
     let (text, wanted) = (serde_json::to_string(&config)?, simulator::wanted(&plan));
     let poller = registry::add_poller(wire, &args.org, SIMULATOR, name, text, &wanted).await?;
     println!("made simulator {}: {}, {} points", poller.id, poller.name, plan.points().len());
-    let Some((_, to)) = args.backfill else { return Ok(ExitCode::SUCCESS) };
+    let Some((_, to)) = args.backfill.filter(|_| !args.stopped) else {
+        return Ok(ExitCode::SUCCESS);
+    };
     found(wire, poller.id).await?;
     start(wire, poller.id, None, Some(to)).await?;
     progress::follow(wire, poller.id).await

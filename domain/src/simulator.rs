@@ -1,6 +1,6 @@
 //! Simulators: what they are asked and answer, and which commands each status allows.
 
-use crate::{EntityId, OrgKey, Timestamp};
+use crate::{EntityId, OrgKey, Timestamp, time::rfc3339};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, fmt};
 
@@ -39,7 +39,7 @@ pub struct SimulatorConfig {
     #[serde(default)]
     pub history_hours: u32,
     /// Where it begins instead.
-    #[serde(default)]
+    #[serde(default, with = "rfc3339::option")]
     pub begins: Option<Timestamp>,
     /// Whether it runs as soon as a service finds it; else it waits for `start`.
     #[serde(default)]
@@ -63,7 +63,7 @@ pub struct Pace {
     /// Simulated seconds a second; it never runs ahead of the clock.
     pub speed: f64,
     /// Where it stops by itself.
-    #[serde(default)]
+    #[serde(default, with = "rfc3339::option")]
     pub until: Option<Timestamp>,
 }
 
@@ -207,6 +207,7 @@ pub enum Ask {
         /// What is thrown away.
         scope: Scope,
         /// Where it begins anew: what is older stays.
+        #[serde(default, with = "rfc3339::option")]
         from: Option<Timestamp>,
         /// Must be true: what is thrown away is gone.
         confirm: bool,
@@ -236,8 +237,10 @@ pub struct State {
     /// What it does.
     pub status: Status,
     /// The last interval boundary whose readings are stored.
+    #[serde(default, with = "rfc3339::option")]
     pub last_run_timestamp: Option<Timestamp>,
     /// Where it should be by now; none while it is stopped.
+    #[serde(default, with = "rfc3339::option")]
     pub due: Option<Timestamp>,
     /// How fast.
     pub pace: Pace,
@@ -302,6 +305,7 @@ pub struct Activity {
     /// Which simulator.
     pub simulator_id: SimulatorId,
     /// When.
+    #[serde(with = "rfc3339")]
     pub timestamp: Timestamp,
     /// What.
     pub event_type: EventType,

@@ -85,6 +85,50 @@ impl fmt::Display for Timestamp {
     }
 }
 
+/// Moments as RFC 3339 texts, where people read them (`#[serde(with = …)]`).
+pub mod rfc3339 {
+    use super::Timestamp;
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    /// Writes it.
+    pub fn serialize<S: Serializer>(at: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(at)
+    }
+
+    /// Reads it.
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Timestamp, D::Error> {
+        let text = String::deserialize(from)?;
+        Timestamp::parse_rfc3339(&text).ok_or_else(|| {
+            D::Error::custom("a moment with an offset is expected, e.g. 2026-01-01T00:00:00Z")
+        })
+    }
+
+    /// The same of moments that may be missing.
+    pub mod option {
+        use super::super::Timestamp;
+        use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+        #[derive(Serialize, Deserialize)]
+        struct Written(#[serde(with = "super")] Timestamp);
+
+        /// Writes it.
+        #[expect(clippy::ref_option, reason = "serde's signature")]
+        pub fn serialize<S: Serializer>(
+            at: &Option<Timestamp>,
+            serializer: S,
+        ) -> Result<S::Ok, S::Error> {
+            at.map(Written).serialize(serializer)
+        }
+
+        /// Reads it.
+        pub fn deserialize<'de, D: Deserializer<'de>>(
+            from: D,
+        ) -> Result<Option<Timestamp>, D::Error> {
+            Ok(Option::<Written>::deserialize(from)?.map(|Written(at)| at))
+        }
+    }
+}
+
 /// Where "now" comes from, so that tests need not sleep.
 pub trait Clock: Send + Sync + 'static {
     /// The present moment.

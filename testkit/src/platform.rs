@@ -32,6 +32,8 @@ pub struct Platform {
     pub primary: Database,
     /// The secondary target.
     pub secondary: Database,
+    /// Simulators' state, in the primary's cluster.
+    pub state: Option<Database>,
     folder: PathBuf,
     config: PathBuf,
 }
@@ -62,6 +64,7 @@ impl Platform {
             secondary_cluster,
             primary,
             secondary,
+            state: None,
             folder,
             config,
         };
@@ -71,6 +74,15 @@ impl Platform {
         let mut bridge = platform.service("bridge");
         bridge.says("subscribed").await;
         bridge.stop().await;
+        platform
+    }
+
+    /// The same with a database of simulators' state, and leases of two seconds.
+    pub async fn with_simulators(extra: &str) -> Self {
+        let mut platform = Self::start("").await;
+        platform.state = Some(platform.primary_cluster.state_database().await);
+        platform.configure(extra);
+        platform.succeed(&["migrate"]);
         platform
     }
 
@@ -84,8 +96,15 @@ impl Platform {
                 database.owner_url()
             )
         };
+        let state = self.state.as_ref().map_or(String::new(), |state| {
+            format!(
+                "state.url = {:?}\nstate.owner_url = {:?}\nsimulator.lease_seconds = 2\n",
+                state.simulator_url(),
+                state.owner_url()
+            )
+        });
         let text = format!(
-            "secrets.dir = \"{}\"\nnats.url = {:?}\nmqtt.url = {:?}\n{}{}\
+            "{state}secrets.dir = \"{}\"\nnats.url = {:?}\nmqtt.url = {:?}\n{}{}\
              log.level = \"debug\"\n{extra}\n",
             self.folder.join("secrets").display(),
             self.nats.url(),
@@ -111,12 +130,27 @@ impl Platform {
         self.start_service(role, Some(failpoint))
     }
 
+    /// Starts one of several services of a kind, by its name.
+    pub fn instance(&self, role: &str, name: &str) -> Process {
+        self.start_named(role, &format!("{role}.instance={name}"), name, None)
+    }
+
     fn start_service(&self, role: &str, failpoint: Option<Failpoint>) -> Process {
+        self.start_named(role, "log.level=debug", role, failpoint)
+    }
+
+    fn start_named(
+        &self,
+        role: &str,
+        set: &str,
+        name: &str,
+        failpoint: Option<Failpoint>,
+    ) -> Process {
         let config = self.config.display().to_string();
-        let log = self.folder.join(format!("{role}.log"));
+        let log = self.folder.join(format!("{name}.log"));
         // Port 0: health is asked of nobody here, and two of a kind may run.
         let http = format!("{role}.http=127.0.0.1:0");
-        Process::start(&["--config", &config, "--set", &http, role], &log, failpoint)
+        Process::start(&["--config", &config, "--set", &http, "--set", set, role], &log, failpoint)
     }
 
     /// Runs a command to its end.

@@ -2,7 +2,7 @@
 
 use crate::{Running, guard};
 use local::{Roles, postgres::Layout, roles, secret};
-use sqlx::postgres::PgConnectOptions;
+use sqlx::{ConnectOptions, postgres::PgConnectOptions};
 use std::{
     fs,
     ops::Deref,
@@ -127,6 +127,19 @@ impl Postgres {
     }
 }
 
+impl Postgres {
+    /// A fresh database of simulators' state; `haystack_simulator` may connect.
+    pub async fn state_database(&self) -> Database {
+        let database = self.database().await;
+        let mut admin =
+            ConnectOptions::connect(&database.superuser()).await.expect("it was just made");
+        let name = database.name();
+        let grant = format!("grant connect on database {name} to {}", roles::SIMULATOR);
+        sqlx::raw_sql(sqlx::AssertSqlSafe(grant)).execute(&mut admin).await.expect("a grant");
+        database
+    }
+}
+
 impl Deref for Postgres {
     type Target = Running<local::Postgres>;
 
@@ -166,7 +179,12 @@ impl Database {
         self.roles.url(roles::INGEST, &self.name)
     }
 
-    /// The `pgpass` file with the passwords of both roles.
+    /// `postgresql://haystack_simulator@127.0.0.1:port/name`, of a database of state.
+    pub fn simulator_url(&self) -> String {
+        self.roles.url(roles::SIMULATOR, &self.name)
+    }
+
+    /// The `pgpass` file with the passwords of all roles.
     pub fn passfile(&self) -> &Path {
         &self.passfile
     }

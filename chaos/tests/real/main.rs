@@ -9,6 +9,7 @@ mod ingest;
 mod outage;
 mod permissions;
 mod registry;
+mod simulator;
 mod store;
 mod up;
 mod wire;

@@ -1,0 +1,120 @@
+//! What simulators are told, and what they answer.
+
+use super::{
+    FROM, create,
+    oracle::{moment, same},
+    services, start, tell,
+};
+use testkit::{Platform, eventually};
+
+const NOON: &str = "2026-01-05T12:00:00Z";
+
+#[tokio::test]
+async fn what_a_status_forbids_is_refused_and_a_repeated_order_changes_nothing() {
+    let platform = Platform::with_simulators("").await;
+    let oracle = create(&platform, "a", 1).await;
+    let id = oracle.id.to_string();
+    let refused = |arguments: &[&str], part: &str| {
+        let output = platform.command(&[&["simulator"], arguments].concat());
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {error}");
+        assert!(error.contains(part), "{error}");
+    };
+    refused(&["state", &id], "no service answers");
+    refused(&["state", "99"], "there is no simulator 99");
+    let _simulator = platform.service("simulator");
+    // The pace of one day in a minute and a half: it is running while it is told things.
+    start(&platform, &oracle, 1_000, "2026-01-06T00:00:00Z").await;
+    tell(&platform, &["start", &id]).await;
+    refused(&["start", &id, "--speed", "7"], "another pace");
+    refused(&["reset", &id, "--scope", "state", "--confirm"], "can't be told to reset");
+    tell(&platform, &["stop", &id]).await;
+    tell(&platform, &["stop", &id]).await;
+    refused(&["reset", &id, "--scope", "state"], "confirm");
+    refused(&["start", &id, "--speed", "0.5"], "speed");
+    let late = "2027-01-01T00:00:00Z";
+    refused(&["reset", &id, "--scope", "data", "--from", late, "--confirm"], "where it stopped");
+    let log = platform.succeed(&["simulator", "activity", &id]);
+    for (what, times) in [("startup", 1), ("  start ", 1), ("  stop ", 1)] {
+        assert_eq!(log.matches(what).count(), times, "{log}");
+    }
+}
+
+#[tokio::test]
+async fn reset_data_leaves_nothing_old_though_a_target_was_away() {
+    let platform = Platform::with_simulators("").await;
+    let ingest = services(&platform);
+    let oracle = create(&platform, "a", 1).await;
+    let _simulator = platform.service("simulator");
+    let id = oracle.id.to_string();
+    tell(&platform, &["start", &id, "--until", NOON]).await;
+    oracle.arrives(&platform, NOON).await;
+    // More of the old run reaches one target, and waits for the other.
+    platform.secondary_cluster.stop().await;
+    let later = "2026-01-05T18:00:00Z";
+    tell(&platform, &["start", &id, "--until", later]).await;
+    stopped_at(&platform, &id, later).await;
+    tell(&platform, &["reset", &id, "--scope", "data", "--confirm"]).await;
+    // Another seed from here on: what is old can be told from what is new.
+    let building = platform.config().with_file_name("building.yaml");
+    std::fs::write(&building, building::DEFAULT).unwrap();
+    tell(&platform, &["configure", &id, building.to_str().unwrap(), "--seed", "99"]).await;
+    configured(&platform, &id, "\"seed\": 99").await;
+    // The building was begun with the old seed: begun anew, it is all of the new one.
+    tell(&platform, &["reset", &id, "--scope", "state", "--confirm"]).await;
+    let until = "2026-01-05T06:00:00Z";
+    tell(&platform, &["start", &id, "--until", until]).await;
+    stopped_at(&platform, &id, until).await;
+    platform.secondary_cluster.launch().await;
+    let new = super::Oracle::new(&platform, oracle.id).await;
+    assert_eq!(new.config.seed, 99);
+    let expected = new.expected(moment(until));
+    for database in [&platform.primary, &platform.secondary] {
+        eventually("nothing but the new run", || async {
+            same(&new.stored(database).await?, &expected)
+        })
+        .await;
+    }
+    platform.succeed(&["verify"]);
+    drop(ingest);
+}
+
+#[tokio::test]
+async fn reset_from_a_moment_keeps_what_is_older() {
+    let platform = Platform::with_simulators("").await;
+    let _ingest = services(&platform);
+    let oracle = create(&platform, "a", 1).await;
+    let _simulator = platform.service("simulator");
+    let id = oracle.id.to_string();
+    let later = "2026-01-05T18:00:00Z";
+    tell(&platform, &["start", &id, "--until", later]).await;
+    oracle.arrives(&platform, later).await;
+    tell(&platform, &["reset", &id, "--scope", "data", "--from", NOON, "--confirm"]).await;
+    let kept = oracle.expected(moment(NOON));
+    for database in [&platform.primary, &platform.secondary] {
+        eventually("what is older to be left", || async {
+            same(&oracle.stored(database).await?, &kept)
+        })
+        .await;
+    }
+    let state = platform.succeed(&["simulator", "state", &id]);
+    assert!(state.contains(NOON), "{state}");
+    assert!(FROM < NOON);
+}
+
+async fn stopped_at(platform: &Platform, id: &str, at: &str) {
+    eventually(&format!("simulator {id} to stop at {at}"), || async {
+        let state = platform.succeed(&["simulator", "state", id]);
+        let there = state.contains("\"stopped\"") && state.contains(at);
+        if there { Ok(()) } else { Err(state) }
+    })
+    .await;
+}
+
+async fn configured(platform: &Platform, id: &str, part: &str) {
+    eventually("the new configuration to be taken over", || async {
+        let state = platform.succeed(&["simulator", "state", id]);
+        if state.contains(part) { Ok(()) } else { Err(state) }
+    })
+    .await;
+}
