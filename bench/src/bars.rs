@@ -1,7 +1,8 @@
 //! What was promised, and what came of it. Shown, never asserted: machines differ.
 
 use crate::report::{
-    Sample, WAITING, again_name, bare_name, copy_name, fresh_name, mib, of, path_name, summary,
+    GENERATED, PUBLISHED, Sample, WAITING, YEAR, again_name, bare_name, copy_name, fresh_name, mib,
+    of, path_name, summary,
 };
 use serde::Serialize;
 use std::fmt::Write;
@@ -41,7 +42,24 @@ pub(crate) fn all(samples: &[Sample]) -> Vec<Bar> {
         unit: " MiB",
     }));
     bars.extend(ratio(samples, &path_name(1), &bare_name(1, true), 0.5));
+    bars.extend(rate(samples, GENERATED, 500_000.0));
+    bars.extend(rate(samples, PUBLISHED, 150_000.0));
+    bars.extend(ratio(samples, YEAR, &fresh_name(2), 0.0));
     bars
+}
+
+/// One measure's median beside a figure.
+fn rate(samples: &[Sample], measure: &str, bar: f64) -> Option<Bar> {
+    let ours = of(samples, measure);
+    let reached = summary(&ours)?.per_second;
+    Some(Bar {
+        what: format!("{measure}, a second"),
+        reached,
+        rounds: None,
+        promised: bar,
+        ok: reached >= bar,
+        unit: "",
+    })
 }
 
 /// One measure's median as a share of another's.

@@ -39,6 +39,16 @@ impl Target {
         Ok(Self { name, cluster, inside, writer })
     }
 
+    /// A database of simulators' state in the same cluster.
+    pub(crate) async fn state(&self) -> Result<testkit::Database> {
+        let state = self.cluster.state_database().await;
+        let login = Login { url: state.owner_url(), pgpass: Some(state.passfile().to_owned()) };
+        let owner = Database::open(&login, "haystack bench", Limits::default())?;
+        store::migrate::run_state(&owner).await.context("migrating")?;
+        owner.close().await;
+        Ok(state)
+    }
+
     /// The postmaster.
     pub(crate) fn pid(&self) -> u32 {
         self.cluster.pid().unwrap_or(0)

@@ -16,6 +16,7 @@ mod pipeline;
 mod process;
 mod publish;
 mod report;
+mod simulate;
 mod stack;
 
 use clap::{Parser, Subcommand};
@@ -23,7 +24,7 @@ use options::{Family, Options};
 use report::Report;
 use stack::Stack;
 
-/// Measures COPY, ingest, durable publishing and the whole path from MQTT into two databases, on
+/// Measures COPY, ingest, durable publishing, the simulator and the whole path from MQTT into two databases, on
 /// private servers with the configuration that we ship.
 #[derive(Parser)]
 #[command(name = "haystack-bench", max_term_width = 100, args_conflicts_with_subcommands = true)]
@@ -79,6 +80,9 @@ async fn measure(options: &Options) -> anyhow::Result<()> {
         }
         if options.asks_for(Family::Publish) {
             publish::rounds(&stack, options, &mut report).await?;
+        }
+        if options.asks_for(Family::Simulator) {
+            simulate::rounds(&stack, options, &mut report).await?;
         }
         if options.asks_for(Family::Mqtt) {
             pipeline::rounds(&stack, options, &mut report).await?;

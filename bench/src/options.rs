@@ -21,6 +21,9 @@ pub(crate) struct Options {
     /// Readings in one device message, in what ingest reads
     #[arg(long, default_value_t = 1)]
     pub(crate) group: u64,
+    /// Days of the default building that are simulated into both databases
+    #[arg(long, default_value_t = 365)]
+    pub(crate) days: u32,
     /// MQTT messages of one reading; 0: none
     #[arg(long, default_value_t = 200_000)]
     pub(crate) messages: u64,
@@ -49,6 +52,8 @@ pub(crate) enum Family {
     Waiting,
     /// Durable publishing
     Publish,
+    /// Simulated buildings, up to a year in both databases
+    Simulator,
     /// MQTT to both databases, beside Mosquitto alone
     Mqtt,
 }

@@ -25,6 +25,12 @@ pub(crate) fn again_name(databases: usize) -> String {
     format!("ingest, redelivered, {}", database(databases))
 }
 /// Our ingest with much waiting.
+pub(crate) const GENERATED: &str = "simulator, generated on one core";
+/// The same with the stream's yes to each message and the state saved.
+pub(crate) const PUBLISHED: &str = "simulator, durably published";
+/// A year of the default building, by the way of the stream.
+pub(crate) const YEAR: &str = "simulator, a year into 2 databases";
+/// Ingest's memory.
 pub(crate) const WAITING: &str = "ingest, much waiting, 2 databases";
 /// Mosquitto in and out.
 pub(crate) fn bare_name(readings: u64, clean: bool) -> String {

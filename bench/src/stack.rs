@@ -44,6 +44,8 @@ pub(crate) struct Stack {
     pub(crate) mosquitto: Mosquitto,
     /// Two databases, each in a cluster of its own.
     pub(crate) targets: Vec<Target>,
+    /// Simulators' state, in the first of these clusters.
+    state: testkit::Database,
     /// May do everything.
     pub(crate) admin: Wire,
     /// As the bridge.
@@ -84,7 +86,8 @@ impl Stack {
             target.make_org(sequence, &record).await?;
         }
         let org = OrgRef { id: org.id, key: org.key };
-        let stack = Self { haystack, folder, nats, mosquitto, targets, admin, bridge, org };
+        let state = targets[0].state().await?;
+        let stack = Self { haystack, folder, nats, mosquitto, targets, state, admin, bridge, org };
         stack.write_secrets()?;
         Ok(stack)
     }
@@ -136,6 +139,8 @@ impl Stack {
         config.mqtt.url = self.mosquitto.url();
         config.bridge.http = http()?;
         config.ingest.http = http()?;
+        config.simulator.http = http()?;
+        config.state.url = Some(self.state.simulator_url());
         config.targets.clear();
         for (place, target) in self.targets.iter().take(targets).enumerate() {
             let primary = place == 0;

@@ -29,7 +29,21 @@ const ROOMS: [(&str, &[&str]); 13] = [
     ),
     ("testkit", &["domain", "local"]),
     ("chaos", &[]),
-    ("bench", &["domain", "nats", "store", "service", "bridge", "ingest", "local", "testkit"]),
+    (
+        "bench",
+        &[
+            "domain",
+            "nats",
+            "store",
+            "service",
+            "bridge",
+            "ingest",
+            "building",
+            "simulator",
+            "local",
+            "testkit",
+        ],
+    ),
 ];
 
 /// A dependency and the only rooms that may have it.

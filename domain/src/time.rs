@@ -112,7 +112,6 @@ pub mod rfc3339 {
         struct Written(#[serde(with = "super")] Timestamp);
 
         /// Writes it.
-        #[expect(clippy::ref_option, reason = "serde's signature")]
         pub fn serialize<S: Serializer>(
             at: &Option<Timestamp>,
             serializer: S,

@@ -55,13 +55,23 @@ async fn a_user_may_do_its_work_and_nothing_else() {
     let may = [
         ("bridge", "raw.mqtt.one telemetry.demo.bridge dead.bridge.demo.D-1"),
         ("ingest", "dead.ingest.demo.primary outcome.primary.demo $JS.ACK.TELEMETRY.c.1.1.1.1.0"),
-        ("operator", "model.demo.entity.1 $KV.counters.org status.ask $JS.API.STREAM.INFO.RAW"),
+        ("simulator", "telemetry.demo.simulator-1 event.demo.simulator.1 model.demo.poller.1"),
+        ("simulator", "$KV.leases.simulator.1 $KV.counters.entity model.demo.entity.1"),
+        (
+            "operator",
+            "simulator.1.state model.demo.entity.1 $KV.counters.org status.ask $JS.API.STREAM.INFO.RAW",
+        ),
         ("admin", "raw.mqtt.one $JS.API.STREAM.DELETE.RAW"),
     ];
     let may_not = [
         ("bridge", "raw.http.one model._.device.D-1 $JS.API.STREAM.DELETE.RAW $KV.counters.org"),
         ("bridge", "$JS.API.CONSUMER.DELETE.RAW.normalize $JS.ACK.TELEMETRY.c.1.1.1.1.0"),
         ("ingest", "raw.mqtt.one telemetry.demo.x model.demo.entity.1 $JS.API.STREAM.PURGE.DEAD"),
+        (
+            "simulator",
+            "raw.mqtt.one model.demo.device.1 model._.device.D-1 $KV.counters.org dead.a.b.c",
+        ),
+        ("simulator", "$JS.ACK.TELEMETRY.c.1.1.1.1.0 $JS.API.STREAM.PURGE.TELEMETRY $KV.leases.x"),
         ("operator", "raw.mqtt.one telemetry.demo.x dead.a.b.c $JS.API.STREAM.DELETE.MODEL"),
         ("operator", "$JS.API.CONSUMER.DELETE.TELEMETRY.ingest-primary-demo $JS.ACK.RAW.n.1.1.1.1"),
         ("doctor", "raw.mqtt.one model.demo.entity.1 $JS.API.INFO"),
@@ -80,7 +90,7 @@ async fn a_user_may_do_its_work_and_nothing_else() {
 #[tokio::test]
 async fn nobody_hears_what_is_meant_for_another() {
     let nats = Nats::start().await;
-    for user in ["bridge", "ingest", "operator"] {
+    for user in ["bridge", "ingest", "simulator", "operator"] {
         let mut line = Line::sign_in(&nats, user, &nats.password(user)).await;
         assert!(line.may_subscribe(&format!("_INBOX_{user}.x.*")).await, "{user}");
         for subject in ["_INBOX_admin.>", "_INBOX.>", "raw.>", "telemetry.>", "model.>", ">"] {
