@@ -33,7 +33,7 @@ pub struct Platform {
     /// The secondary target.
     pub secondary: Database,
     /// Simulators' state, in the primary's cluster.
-    pub state: Option<Database>,
+    pub state: Option<Box<Database>>,
     folder: PathBuf,
     config: PathBuf,
 }
@@ -80,7 +80,7 @@ impl Platform {
     /// The same with a database of simulators' state, and leases of two seconds.
     pub async fn with_simulators(extra: &str) -> Self {
         let mut platform = Self::start("").await;
-        platform.state = Some(platform.primary_cluster.state_database().await);
+        platform.state = Some(platform.primary_cluster.state_database().await.into());
         platform.configure(extra);
         platform.succeed(&["migrate"]);
         platform

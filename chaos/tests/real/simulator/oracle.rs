@@ -13,6 +13,9 @@ use testkit::{Database, Platform, eventually, platform::connect};
 /// Readings by entity and moment.
 pub type Readings = BTreeMap<(EntityId, Timestamp), Values>;
 
+/// Entity, moment and values, moments in microseconds.
+type Row = (i32, i64, Option<f64>, Option<bool>, Option<String>, Option<i64>);
+
 /// Knows what one simulator should make.
 pub struct Oracle {
     pub id: SimulatorId,
@@ -86,7 +89,6 @@ impl Oracle {
         let sql = "select entity_id, (extract(epoch from ts) * 1000000)::bigint, value_n, value_b, \
                    value_s, (extract(epoch from value_ts) * 1000000)::bigint \
                    from core.values_demo where entity_id = any($1)";
-        type Row = (i32, i64, Option<f64>, Option<bool>, Option<String>, Option<i64>);
         let rows: Vec<Row> = sqlx::query_as(sql)
             .bind(entities)
             .fetch_all(&mut connection)
