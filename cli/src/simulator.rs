@@ -2,6 +2,7 @@
 
 mod activity;
 mod describe;
+mod load;
 mod progress;
 
 use crate::{Globals, connect, roles, table::Table};
@@ -38,6 +39,8 @@ pub(crate) enum SimulatorCommand {
     },
     /// Make a simulator; it runs as soon as a service finds it
     Create(CreateArgs),
+    /// Make load: a building with many points, at a rate, for a while
+    Load(load::LoadArgs),
     /// List simulators and what they do
     List {
         /// Print JSON
@@ -163,6 +166,7 @@ pub(crate) async fn run(args: SimulatorArgs, globals: &Globals) -> Result<ExitCo
     let done = match command {
         C::Check { .. } => return Ok(ExitCode::SUCCESS),
         C::Create(args) => return create(&wire, args).await,
+        C::Load(args) => return load::run(&wire, &args).await,
         C::List { json } => return list(&wire, json).await,
         C::Start { id, speed, until } => start(&wire, id, speed, until).await?,
         C::Stop { id } => ask(&wire, id, "stop", &Ask::Stop).await?,

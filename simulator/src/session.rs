@@ -314,9 +314,9 @@ impl Session {
         } else {
             self.timing.due(now)
         };
-        let Some(produced) = self.simulated.produce(&mut memory, until.min(now)) else {
-            return Ok(());
-        };
+        // A large building takes a while, and leases are renewed beside it.
+        let produce = || self.simulated.produce(&mut memory, until.min(now));
+        let Some(produced) = tokio::task::block_in_place(produce) else { return Ok(()) };
         let link = Link { run: self.saved.run, epoch: self.epoch, to: memory.at, begins: None };
         if !self.publish(&produced.batch, link).await {
             return Ok(());
@@ -334,7 +334,12 @@ impl Session {
         self.made.messages += 1;
         self.shared.counters.readings.fetch_add(readings, Ordering::Relaxed);
         self.shared.counters.messages.fetch_add(1, Ordering::Relaxed);
+        metrics::counter!("haystack_simulator_readings_total").increment(readings);
+        metrics::counter!("haystack_simulator_messages_total").increment(1);
         let (to, behind) = (self.memory.at, self.behind(now));
+        let seconds = (self.timing.due(now).micros() - to.micros()) as f64 / 1e6;
+        metrics::gauge!("haystack_simulator_behind_seconds", "simulator" => self.saved.id.to_string())
+            .set(seconds.max(0.0));
         if intervals > 1 || behind || self.gap.is_some() {
             let gap = self.gap.get_or_insert(Gap { from, readings: 0 });
             gap.readings += readings;
@@ -353,6 +358,7 @@ impl Session {
     fn close_gap(&mut self) {
         let Some(gap) = self.gap.take() else { return };
         self.made.gaps += 1;
+        metrics::counter!("haystack_simulator_gap_fills_total").increment(1);
         let (from, to) = (gap.from.to_string(), self.memory.at.to_string());
         let text = format!("filled {from} to {to}: {} readings", gap.readings);
         let details = json!({ "from": from, "to": to, "readings": gap.readings });
@@ -371,8 +377,11 @@ impl Session {
         for (name, value) in link.headers() {
             message = message.header(name, &value);
         }
+        let begun = Instant::now();
         match publish(&self.shared.wire, message).await {
             Ok(stored) => {
+                let took = begun.elapsed().as_secs_f64();
+                metrics::histogram!("haystack_simulator_publish_seconds").record(took);
                 self.last = stored.sequence();
                 self.waits.moving(&self.shared, self.saved.id);
                 true
@@ -427,7 +436,8 @@ impl Session {
         match step {
             Step::Stay => {}
             Step::Skip(to) => {
-                self.simulated.skip(&mut self.memory, to);
+                let (simulated, memory) = (&self.simulated, &mut self.memory);
+                tokio::task::block_in_place(|| simulated.skip(memory, to));
                 if self.memory.at != to {
                     self.foreign(run);
                 }

@@ -34,6 +34,8 @@ async fn what_a_status_forbids_is_refused_and_a_repeated_order_changes_nothing()
     refused(&["start", &id, "--speed", "0.5"], "speed");
     let late = "2027-01-01T00:00:00Z";
     refused(&["reset", &id, "--scope", "data", "--from", late, "--confirm"], "where it stopped");
+    assert!(oracle.micro_services().await.contains("simulator.1.configure"));
+    assert!(oracle.events().await > 0, "who looks on is told");
     let log = platform.succeed(&["simulator", "activity", &id]);
     for (what, times) in [("startup", 1), ("  start ", 1), ("  stop ", 1)] {
         assert_eq!(log.matches(what).count(), times, "{log}");

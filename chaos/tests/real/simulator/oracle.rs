@@ -6,6 +6,7 @@ use domain::{
     Batch, EntityId, Holds, SimulatorId, Timestamp, Values, model::Poller,
     simulator::SimulatorConfig,
 };
+use futures_util::StreamExt;
 use nats::{CancellationToken, Login, Reader, Wire, consume::Durable, envelope, publish::Patience};
 use std::{collections::BTreeMap, time::Duration};
 use testkit::{Database, Platform, eventually, platform::connect};
@@ -53,6 +54,24 @@ impl Oracle {
             });
         }
         readings
+    }
+
+    /// What the micro services of simulators say of themselves.
+    pub async fn micro_services(&self) -> String {
+        let answer = self.wire.client.request("$SRV.INFO.simulator", "".into()).await.unwrap();
+        String::from_utf8_lossy(&answer.payload).into_owned()
+    }
+
+    /// How much it told in `EVENTS`.
+    pub async fn events(&self) -> usize {
+        let stream = self.wire.jetstream.get_stream_no_info("EVENTS").await.unwrap();
+        let filter = format!("event.demo.simulator.{}", self.id);
+        let mut subjects = stream.info_with_subjects(filter).await.unwrap();
+        let mut events = 0;
+        while let Some(Ok((_, count))) = subjects.next().await {
+            events += count;
+        }
+        events
     }
 
     /// All that it published, in the order of the stream; a reading that is there twice is told.
