@@ -13,13 +13,19 @@ use domain::{
     model::{Poller, SIMULATOR},
     simulator::{Ask, Pace, Scope, SimulatorConfig, State},
 };
-use nats::{Wire, micro, registry};
+use nats::{
+    Wire,
+    micro::{self, Refusal},
+    registry,
+};
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 pub(crate) use describe::demonstration;
 
 /// How long a simulator has to answer: one that waits for a server tries it first.
 const ANSWER: Duration = Duration::from_secs(10);
+/// The same where all are asked at once.
+const LISTED: Duration = Duration::from_secs(2);
 /// How long a simulator that was just made has until a service runs it.
 const FOUND: Duration = Duration::from_secs(15);
 
@@ -191,6 +197,11 @@ pub(crate) async fn run(args: SimulatorArgs, globals: &Globals) -> Result<ExitCo
         }
         C::Health { id } => return Ok(health(&ask(&wire, id, "health", &Ask::Health).await?)),
         C::Activity { id, limit, follow, json } => {
+            let known = nats::model::load(&wire).await?;
+            anyhow::ensure!(
+                known.poller(id).is_some(),
+                "there is no simulator {id}; `haystack simulator list` names them"
+            );
             return activity::show(&config, id, limit, follow, json).await;
         }
     };
@@ -227,6 +238,11 @@ async fn start(
 }
 
 async fn create(wire: &Wire, args: CreateArgs) -> Result<ExitCode> {
+    let now = connect::now_here();
+    anyhow::ensure!(
+        args.backfill.is_none_or(|(_, to)| to <= now),
+        "--backfill: readings of the future can't be made; it may end at {now} at the latest"
+    );
     let building = describe::read_or_default(args.file.as_deref())?;
     let config = SimulatorConfig {
         building,
@@ -265,9 +281,14 @@ async fn list(wire: &Wire, json: bool) -> Result<ExitCode> {
     pollers.retain(|poller| poller.poller_type == SIMULATOR);
     let mut table = Table::new(["id", "org", "name", "points", "status", "last run", "why"]);
     let mut listed = Vec::new();
-    for poller in pollers {
-        let asked = ask(wire, poller.id, "state", &Ask::State).await;
-        table.row(row(&poller, &asked));
+    // All at once: one service that hangs must not be waited for as often as it has simulators.
+    let states = pollers.iter().map(|poller| {
+        let subject = format!("simulator.{}.state", poller.id);
+        async move { micro::ask(wire, subject, &Ask::State, LISTED).await }
+    });
+    let states = futures_util::future::join_all(states).await;
+    for (poller, asked) in pollers.iter().zip(states) {
+        table.row(row(poller, &asked));
         listed.push(match asked {
             Ok(state) => serde_json::to_value(&state)?,
             Err(error) => serde_json::json!({ "simulator_id": poller.id, "org": poller.org,
@@ -284,7 +305,7 @@ async fn list(wire: &Wire, json: bool) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn row(poller: &Poller, asked: &Result<State>) -> [String; 7] {
+fn row(poller: &Poller, asked: &Result<State, Refusal>) -> [String; 7] {
     let none = || "-".to_owned();
     let [points, doing, last, why] = match asked {
         Ok(state) => [
@@ -293,7 +314,7 @@ fn row(poller: &Poller, asked: &Result<State>) -> [String; 7] {
             state.last_run_timestamp.map_or_else(none, |at| at.to_string()),
             state.error_message.clone().unwrap_or_default(),
         ],
-        Err(error) => [none(), "nobody runs it".to_owned(), none(), error.to_string()],
+        Err(error) => [none(), "no answer".to_owned(), none(), error.to_string()],
     };
     [poller.id.to_string(), poller.org.to_string(), poller.name.clone(), points, doing, last, why]
 }

@@ -144,7 +144,7 @@ async fn look(wire: &Wire, config: &Config) -> anyhow::Result<Status> {
         normalize: consumer_line(normalize.get(inspect::NORMALIZE)),
         rates: rates(&before, &after, seconds),
         dead_letters,
-        silent: report::silent(&after),
+        silent: report::silent(&after, !directory.pollers().is_empty()),
         unreadable: directory.unreadable().keys().cloned().collect(),
         services: after.into_iter().map(service_line).collect(),
     })

@@ -24,6 +24,11 @@ impl std::str::FromStr for SimulatorId {
 
 /// Longest history that a simulator fills by itself, in hours: a year and a day.
 pub const MAX_HISTORY_HOURS: u32 = 366 * 24;
+/// Where a simulator may begin: what is older is out of range at every door of the platform.
+pub const EARLIEST: Timestamp = match Timestamp::from_micros(946_684_800_000_000) {
+    Some(year_2000) => year_2000,
+    None => Timestamp::EPOCH,
+};
 /// Fastest simulated time, in simulated seconds a second.
 pub const MAX_SPEED: f64 = 1e6;
 
@@ -52,7 +57,15 @@ impl SimulatorConfig {
         if self.history_hours > MAX_HISTORY_HOURS {
             return Err(format!("history_hours: at most {MAX_HISTORY_HOURS} is expected"));
         }
+        if self.begins.is_some_and(|begins| begins < EARLIEST) {
+            return Err(format!("it may not begin before {EARLIEST}"));
+        }
         Ok(())
+    }
+
+    /// Stands for what the readings depend on.
+    pub fn fingerprint(&self) -> u64 {
+        crate::subject::fnv1a(format!("{}\n{}", self.seed, self.building).as_bytes())
     }
 }
 

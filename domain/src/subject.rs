@@ -43,7 +43,7 @@ pub fn decode(token: &str) -> Option<String> {
 }
 
 /// FNV-1a, 64 bits: stable over versions and machines, which `std`'s hashers are not.
-fn fnv1a(bytes: &[u8]) -> u64 {
+pub fn fnv1a(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     })

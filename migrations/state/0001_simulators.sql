@@ -20,6 +20,9 @@ create table core.simulator_state (
     -- How often it began anew: readings of different runs can't be confused.
     run bigint not null,
     pace jsonb not null,
+    -- Where this run's building remembered nothing, and whether it had more than one description.
+    begun_at timestamptz not null,
+    changed boolean not null,
     -- The building's memory at `last_run_timestamp`, MessagePack.
     memory bytea not null
 );

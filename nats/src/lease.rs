@@ -74,6 +74,12 @@ impl Lease {
     }
 }
 
+/// How long a lease lasts that is not renewed, as the server has it.
+pub async fn lasts(wire: &Wire) -> Result<Duration, LeaseFault> {
+    let stream = wire.jetstream.get_stream(format!("KV_{LEASES}")).await.map_err(server)?;
+    Ok(stream.cached_info().config.max_age)
+}
+
 async fn write(wire: &Wire, subject: &str, expected: u64, owner: &str) -> Result<u64, LeaseFault> {
     let message = Outgoing::expecting(subject, expected, owner.to_owned().into());
     match publish(wire, message).await {

@@ -10,10 +10,11 @@ use tokio_util::sync::CancellationToken;
 /// Services without which readings do not get from the broker to the databases.
 pub const NEEDED: [&str; 2] = ["bridge", "ingest"];
 
-/// Needed services of which no instance answered.
-pub fn silent(reports: &[Report]) -> Vec<&'static str> {
+/// Needed services of which no instance answered; with simulators, theirs is needed too.
+pub fn silent(reports: &[Report], simulators: bool) -> Vec<&'static str> {
     let answers = |name: &str| reports.iter().any(|report| report.service == name);
-    NEEDED.into_iter().filter(|name| !answers(name)).collect()
+    let needed = NEEDED.into_iter().chain(simulators.then_some("simulator"));
+    needed.filter(|name| !answers(name)).collect()
 }
 
 /// Where questions arrive.

@@ -11,6 +11,7 @@ const RUN: &str = "Haystack-Simulator-Run";
 const EPOCH: &str = "Haystack-Simulator-Epoch";
 const TO: &str = "Haystack-Simulator-To";
 const BEGINS: &str = "Haystack-Simulator-Begins";
+const CONFIG: &str = "Haystack-Simulator-Config";
 
 /// What a message says of itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +24,8 @@ pub(crate) struct Link {
     pub(crate) to: Timestamp,
     /// The message began the run, and how.
     pub(crate) begins: Option<Beginning>,
+    /// Stands for the description by which the readings up to `to` were made.
+    pub(crate) config: u64,
 }
 
 /// How a run began.
@@ -30,7 +33,7 @@ pub(crate) struct Link {
 pub(crate) enum Beginning {
     /// With a building that remembers nothing.
     Fresh,
-    /// With the building as it was, at an earlier time.
+    /// With the building as it was at that time.
     Rewound,
 }
 
@@ -41,6 +44,7 @@ impl Link {
             (RUN, self.run.to_string()),
             (EPOCH, self.epoch.to_string()),
             (TO, self.to.micros().to_string()),
+            (CONFIG, self.config.to_string()),
         ];
         if let Some(begins) = self.begins {
             let word = match begins {
@@ -65,6 +69,7 @@ impl Link {
             epoch: headers.get(EPOCH)?.parse().ok()?,
             to: Timestamp::from_micros(headers.get(TO)?.parse().ok()?)?,
             begins,
+            config: headers.get(CONFIG)?.parse().ok()?,
         })
     }
 }
@@ -82,10 +87,14 @@ pub(crate) enum Step {
     Foreign,
 }
 
-/// Compares what was saved with the last message of the simulator.
-pub(crate) fn reconcile(run: u64, at: Timestamp, last: Option<Link>) -> Step {
+/// Compares what was saved (the run, how far it is, its description) with the last message of the
+/// simulator.
+pub(crate) fn reconcile(run: u64, at: Timestamp, config: u64, last: Option<Link>) -> Step {
     let Some(last) = last else { return Step::Stay };
+    let ahead = last.run != run || last.to > at;
     match last.begins {
+        // What another description made, this one can't make again: the state is older than that.
+        _ if ahead && last.config != config => Step::Foreign,
         // What is stored before it was saved, is never more than one message.
         Some(begins) if last.run == run + 1 => Step::Begin(begins, last.to),
         _ if last.run != run => Step::Foreign,
@@ -104,7 +113,7 @@ mod tests {
     }
 
     fn link(run: u64, minutes: i64, begins: Option<Beginning>) -> Link {
-        Link { run, epoch: 7, to: at(minutes), begins }
+        Link { run, epoch: 7, to: at(minutes), begins, config: 5 }
     }
 
     #[test]
@@ -130,8 +139,11 @@ mod tests {
             (1, link(3, 0, begins), Step::Foreign),
             (1, link(0, 45, None), Step::Foreign),
         ] {
-            assert_eq!(reconcile(run, at(30), Some(last)), step, "{last:?}");
+            assert_eq!(reconcile(run, at(30), 5, Some(last)), step, "{last:?}");
         }
-        assert_eq!(reconcile(1, at(30), None), Step::Stay);
+        assert_eq!(reconcile(1, at(30), 5, None), Step::Stay);
+        // Made by another description than the one that was saved.
+        assert_eq!(reconcile(1, at(30), 6, Some(link(1, 45, None))), Step::Foreign);
+        assert_eq!(reconcile(1, at(30), 6, Some(link(1, 30, None))), Step::Stay);
     }
 }

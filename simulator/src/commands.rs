@@ -98,8 +98,15 @@ fn now_is(session: &Session) -> (Status, Timing, Pace) {
 }
 
 async fn start(session: &mut Session, pace: Option<Pace>) -> Result<(), Denied> {
-    let pace = pace.unwrap_or(session.saved.pace);
+    let at = session.memory.at;
+    // An end that was reached is no end any more.
+    let mut same = session.saved.pace;
+    same.until = same.until.filter(|until| *until > at);
+    let pace = pace.unwrap_or(same);
     pace.check().map_err(invalid)?;
+    if pace.until.is_some_and(|until| until <= at) {
+        return Err(invalid(format!("until: later than {at} is expected, where it stands")).into());
+    }
     if session.saved.status != Status::Stopped {
         if pace == session.saved.pace {
             return Ok(());
@@ -133,7 +140,8 @@ async fn reset(
     confirm: bool,
 ) -> Result<(), Denied> {
     if !confirm {
-        return Err(invalid("confirm: true is expected; what is thrown away is gone").into());
+        let text = "what is thrown away is gone: say so with confirm (--confirm)";
+        return Err(invalid(text).into());
     }
     let at = session.memory.at;
     let (how, to, batch) = match (scope, from) {
@@ -147,6 +155,16 @@ async fn reset(
         (Scope::Data, Some(from)) if from > at => {
             let text = format!("from: at most {at} is expected, where it stopped");
             return Err(invalid(text).into());
+        }
+        (Scope::Data, Some(from)) if from < session.saved.begun_at => {
+            let begun = session.saved.begun_at;
+            let text = format!("from: at least {begun} is expected, where it began; left out, all");
+            return Err(invalid(text + " of its readings are deleted").into());
+        }
+        (Scope::Data, Some(_)) if session.saved.changed => {
+            let text = "its description has changed since it began, so its past can't be worked \
+                        out again: reset all of it (without from), or only its state";
+            return Err(Refusal::new(409, text).into());
         }
         (Scope::Data, Some(from)) => {
             let to = session.simulated.floor(from);
@@ -193,6 +211,10 @@ pub fn wanted(plan: &building::Plan) -> Vec<Wanted> {
         tags.insert("kind".to_owned(), text(point.kind.haystack()));
         if let Some(unit) = &point.unit {
             tags.insert("unit".to_owned(), text(unit));
+        }
+        // It has a history and a current value (Project Haystack, points).
+        for marker in ["his", "cur"] {
+            tags.insert(marker.to_owned(), TagValue::Marker);
         }
     }
     wanted

@@ -4,7 +4,7 @@ use crate::{Shared, session};
 use domain::SimulatorId;
 use nats::{
     CancellationToken,
-    lease::{Lease, LeaseFault},
+    lease::{self, Lease, LeaseFault},
 };
 use std::time::Duration;
 use tokio::time::Instant;
@@ -57,7 +57,9 @@ async fn own(shared: &Shared, id: SimulatorId, lease: Lease) {
 /// Renews the lease until the session is over, then gives it back. Cancels `lost` when it may have
 /// ended: silence for as long as it lasts counts.
 async fn keep(shared: Shared, mut lease: Lease, lost: CancellationToken, over: CancellationToken) {
-    let every = shared.lease / RENEWALS;
+    // What the server was told counts, whatever is configured here.
+    let lasts = lease::lasts(&shared.wire).await.unwrap_or(shared.lease);
+    let every = lasts / RENEWALS;
     let mut renewed = Instant::now();
     loop {
         tokio::select! {
@@ -74,7 +76,7 @@ async fn keep(shared: Shared, mut lease: Lease, lost: CancellationToken, over: C
             }
             Err(fault) => {
                 tracing::debug!(%fault, "the lease could not be renewed");
-                if renewed.elapsed() >= shared.lease {
+                if renewed.elapsed() >= lasts {
                     lost.cancel();
                     return;
                 }

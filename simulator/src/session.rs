@@ -45,7 +45,11 @@ pub(crate) struct Over;
 pub(crate) struct Session {
     pub(crate) shared: Shared,
     pub(crate) poller: Arc<Poller>,
+    /// The poller as it was taken over; `None`: not looked at yet.
+    adopted: Option<Arc<Poller>>,
     epoch: u64,
+    /// Whether this session has put a message into the chain.
+    begun: bool,
     pub(crate) simulated: Simulated,
     pub(crate) memory: Memory,
     /// As it stands in the database, or is to stand there.
@@ -132,7 +136,10 @@ async fn load(shared: &Shared, id: SimulatorId, epoch: u64) -> Result<Option<Ses
     Ok(Some(Session {
         shared: shared.clone(),
         poller,
-        epoch,
+        adopted: None,
+        // A bucket of leases that was lost counts from one again; what was saved counts on.
+        epoch: epoch.max(saved.epoch + u64::from(saved.epoch > epoch)),
+        begun: false,
         simulated,
         memory,
         saved,
@@ -178,7 +185,10 @@ fn fresh(
         error: None,
         pace: Pace::REAL_TIME,
         run: 1,
+        begun_at: at,
+        changed: false,
         memory: Vec::new(),
+        epoch: 0,
     };
     Ok((saved, memory, simulated))
 }
@@ -317,7 +327,7 @@ impl Session {
         // A large building takes a while, and leases are renewed beside it.
         let produce = || self.simulated.produce(&mut memory, until.min(now));
         let Some(produced) = tokio::task::block_in_place(produce) else { return Ok(()) };
-        let link = Link { run: self.saved.run, epoch: self.epoch, to: memory.at, begins: None };
+        let link = self.link(self.saved.run, memory.at, None);
         if !self.publish(&produced.batch, link).await {
             return Ok(());
         }
@@ -326,6 +336,10 @@ impl Session {
         self.memory = memory;
         self.count(from, now, produced.readings as u64, produced.intervals);
         self.save().await.map(drop)
+    }
+
+    fn link(&self, run: u64, to: Timestamp, begins: Option<Beginning>) -> Link {
+        Link { run, epoch: self.epoch, to, begins, config: self.saved.config.fingerprint() }
     }
 
     /// Counts and logs what was stored.
@@ -410,24 +424,26 @@ impl Session {
             }
         };
         let link = found.as_ref().and_then(|found| Link::read(&found.headers));
-        if link.is_some_and(|link| link.epoch > self.epoch) {
+        let later = link.map_or(0, |link| link.epoch);
+        if later > self.epoch && self.begun {
             return Err(Over);
         }
+        // At the beginning it is the bucket of leases that was lost.
+        self.epoch = self.epoch.max(later + u64::from(later > self.epoch));
+        let config = self.saved.config.fingerprint();
         let step = match (&found, link) {
             (Some(_), None) => Step::Foreign,
-            _ => reconcile(self.saved.run, self.memory.at, link),
+            _ => reconcile(self.saved.run, self.memory.at, config, link),
         };
         self.last = found.map_or(0, |found| found.sequence);
         let barrier = match link {
             Some(link) => Link { epoch: self.epoch, ..link },
-            None => {
-                Link { run: self.saved.run, epoch: self.epoch, to: self.memory.at, begins: None }
-            }
+            None => self.link(self.saved.run, self.memory.at, None),
         };
         if !self.publish(&Batch::default(), barrier).await {
             return Ok(());
         }
-        self.unsure = false;
+        (self.unsure, self.begun) = (false, true);
         self.follow(step, barrier.run);
         self.save().await.map(drop)
     }
@@ -470,12 +486,14 @@ impl Session {
         if self.saved.status == Status::Error {
             self.saved.status = Status::Stopped;
         }
-        match how {
-            Beginning::Fresh => {
-                self.memory = self.simulated.plan().begin(self.saved.config.seed, to);
-            }
-            Beginning::Rewound => self.memory.at = to,
-        }
+        let from = match how {
+            Beginning::Fresh => to,
+            Beginning::Rewound => self.saved.begun_at,
+        };
+        self.memory = self.simulated.plan().begin(self.saved.config.seed, from);
+        let (simulated, memory) = (&self.simulated, &mut self.memory);
+        tokio::task::block_in_place(|| simulated.skip(memory, to));
+        (self.saved.begun_at, self.saved.changed) = (from, false);
         self.gap = None;
         let text = format!("run {} begins at {to}", self.saved.run);
         self.note(EventType::Reset, text, json!({ "run": self.saved.run }));
@@ -490,7 +508,10 @@ impl Session {
         to: Timestamp,
     ) -> Result<bool, Over> {
         // Only a state that was saved can be begun anew by another owner in the same way.
-        let link = Link { run: self.saved.run + 1, epoch: self.epoch, to, begins: Some(how) };
+        if self.unsaved && !self.save().await? {
+            return Ok(false);
+        }
+        let link = self.link(self.saved.run + 1, to, Some(how));
         if !self.publish(batch, link).await {
             return Ok(false);
         }
@@ -510,7 +531,8 @@ impl Session {
     fn adopt(&mut self) {
         let Some(poller) = self.shared.poller(self.saved.id) else { return };
         // What an earlier description made, must be known to be stored or not.
-        if Arc::ptr_eq(&poller, &self.poller) || self.unsure || self.unsaved {
+        let known = self.adopted.as_ref().is_some_and(|known| Arc::ptr_eq(&poller, known));
+        if known || self.unsure || self.unsaved {
             return;
         }
         let adopted = config_of(&poller).and_then(|config| {
@@ -528,9 +550,12 @@ impl Session {
                     let text = format!("another description from {} on", self.memory.at);
                     self.note(EventType::Config, text, json!({}));
                     self.saved.config = config;
+                    self.saved.changed = true;
                 }
                 self.simulated = simulated;
-                self.saved.error = None;
+                if self.saved.status != Status::Error {
+                    self.saved.error = None;
+                }
                 self.unsaved = true;
             }
             Err(why) => {
@@ -540,6 +565,7 @@ impl Session {
                 self.unsaved = true;
             }
         }
+        self.adopted = Some(poller.clone());
         self.poller = poller;
     }
 

@@ -16,7 +16,8 @@ use std::collections::BTreeMap;
 
 /// Lines of the activity log that a simulator keeps.
 const KEPT_ACTIVITIES: i64 = 20_000;
-/// What is older goes once a simulated day, in microseconds.
+/// What is older goes once a simulated day (in microseconds), and when it is told something while
+/// it stands.
 const TRIM_EVERY: i64 = 86_400_000_000;
 
 /// A simulator as it was saved.
@@ -40,8 +41,14 @@ pub struct Saved {
     pub pace: Pace,
     /// How often it began anew.
     pub run: u64,
+    /// Where this run's building remembered nothing.
+    pub begun_at: Timestamp,
+    /// Whether the run had more than one description: then it can't be played again.
+    pub changed: bool,
     /// The building's memory, as bytes that the simulator reads.
     pub memory: Vec<u8>,
+    /// The epoch under which it was saved; [`save`] is told the one to save under.
+    pub epoch: u64,
 }
 
 /// What became of a write.
@@ -58,7 +65,7 @@ pub async fn load(database: &Database, id: SimulatorId) -> Result<Option<Saved>,
     let mut connection = database.borrow().await?;
     let row = sqlx::query(
         "select service_name, last_run_timestamp, totalizers, status, config, error_message, \
-             pace, run, memory from core.simulator_state where simulator_id = $1",
+             pace, run, begun_at, changed, memory, epoch from core.simulator_state where simulator_id = $1",
     )
     .bind(id.0)
     .fetch_optional(&mut *connection.held);
@@ -68,7 +75,6 @@ pub async fn load(database: &Database, id: SimulatorId) -> Result<Option<Saved>,
 }
 
 fn read(id: SimulatorId, row: &sqlx::postgres::PgRow) -> Result<Saved, Fault> {
-    let at: chrono::DateTime<chrono::Utc> = row.try_get("last_run_timestamp")?;
     let status: String = row.try_get("status")?;
     let status = serde_json::from_value(status.into())
         .map_err(|error| Fault::hold(format!("simulator_state.status: {error}")))?;
@@ -78,15 +84,23 @@ fn read(id: SimulatorId, row: &sqlx::postgres::PgRow) -> Result<Saved, Fault> {
     Ok(Saved {
         id,
         service_name: row.try_get("service_name")?,
-        at: Timestamp::from_chrono(at).unwrap_or(Timestamp::EPOCH),
+        at: moment(row, "last_run_timestamp")?,
         totalizers,
         status,
         config,
         error: row.try_get("error_message")?,
         pace,
         run: row.try_get::<i64, _>("run")? as u64,
+        begun_at: moment(row, "begun_at")?,
+        changed: row.try_get("changed")?,
         memory: row.try_get("memory")?,
+        epoch: row.try_get::<i64, _>("epoch")? as u64,
     })
+}
+
+fn moment(row: &sqlx::postgres::PgRow, column: &str) -> Result<Timestamp, Fault> {
+    let at: chrono::DateTime<chrono::Utc> = row.try_get(column)?;
+    Timestamp::from_chrono(at).ok_or_else(|| Fault::hold(format!("{column}: out of range")))
 }
 
 /// Saves a simulator's state and what happened, in one transaction, unless a later owner has
@@ -118,7 +132,8 @@ async fn save_on(
     for activity in activities {
         log(held, activity).await?;
     }
-    if saved.at.micros() % TRIM_EVERY == 0 {
+    let stands = matches!(saved.status, Status::Stopped | Status::Error);
+    if stands || saved.at.micros() % TRIM_EVERY == 0 {
         trim(held, saved.id).await?;
     }
     sqlx::raw_sql("commit").execute(held).await?;
@@ -129,13 +144,14 @@ async fn save_on(
 async fn upsert(held: &mut PgConnection, epoch: u64, saved: &Saved) -> sqlx::Result<bool> {
     let done = sqlx::query(
         "insert into core.simulator_state as s (simulator_id, service_name, last_run_timestamp, \
-             totalizers, status, config, error_message, epoch, run, pace, memory) \
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) \
+             totalizers, status, config, error_message, epoch, run, pace, memory, begun_at, changed) \
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) \
          on conflict (simulator_id) do update set service_name = excluded.service_name, \
              last_run_timestamp = excluded.last_run_timestamp, totalizers = excluded.totalizers, \
              status = excluded.status, config = excluded.config, \
              error_message = excluded.error_message, epoch = excluded.epoch, run = excluded.run, \
-             pace = excluded.pace, memory = excluded.memory, updated_at = now() \
+             pace = excluded.pace, memory = excluded.memory, \
+             begun_at = excluded.begun_at, changed = excluded.changed, updated_at = now() \
          where s.epoch <= excluded.epoch",
     )
     .bind(saved.id.0)
@@ -149,6 +165,8 @@ async fn upsert(held: &mut PgConnection, epoch: u64, saved: &Saved) -> sqlx::Res
     .bind(saved.run as i64)
     .bind(Json(saved.pace))
     .bind(&saved.memory)
+    .bind(saved.begun_at.to_chrono())
+    .bind(saved.changed)
     .execute(held)
     .await?;
     Ok(done.rows_affected() == 1)
@@ -216,7 +234,6 @@ pub async fn activities(
 }
 
 fn logged(simulator_id: SimulatorId, row: &sqlx::postgres::PgRow) -> Result<Logged, Fault> {
-    let timestamp: chrono::DateTime<chrono::Utc> = row.try_get("timestamp")?;
     let event_type: String = row.try_get("event_type")?;
     let event_type: EventType = serde_json::from_value(event_type.into())
         .map_err(|error| Fault::hold(format!("simulator_activity_log: {error}")))?;
@@ -224,7 +241,7 @@ fn logged(simulator_id: SimulatorId, row: &sqlx::postgres::PgRow) -> Result<Logg
         id: row.try_get("id")?,
         activity: Activity {
             simulator_id,
-            timestamp: Timestamp::from_chrono(timestamp).unwrap_or(Timestamp::EPOCH),
+            timestamp: moment(row, "timestamp")?,
             event_type,
             message: row.try_get("message")?,
             details: row.try_get("details")?,

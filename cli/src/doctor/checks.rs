@@ -99,7 +99,8 @@ pub(super) async fn stream_server(config: &Config) -> Vec<Finding> {
 /// Whether each service that is needed answers, and what the services are held by.
 async fn services(wire: &Wire) -> Vec<Finding> {
     let reports = report::gather(wire, ANSWER).await;
-    let silent = report::silent(&reports).into_iter().map(|name| {
+    let simulators = nats::model::load(wire).await.is_ok_and(|model| !model.pollers().is_empty());
+    let silent = report::silent(&reports, simulators).into_iter().map(|name| {
         let remedy = format!(
             "start it (`haystack up` starts all, `haystack {name}` one); where it runs, it hangs: \
              end it, and it goes on from where it was"

@@ -10,11 +10,13 @@ use nats::Wire;
 use std::{
     io::{IsTerminal, Write},
     process::ExitCode,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// How often it is asked.
 const EVERY: Duration = Duration::from_millis(250);
+/// Longest silence of a simulator.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// Width of the bar, in characters.
 const WIDTH: usize = 30;
 
@@ -22,8 +24,18 @@ const WIDTH: usize = 30;
 pub(super) async fn follow(wire: &Wire, id: SimulatorId) -> Result<ExitCode> {
     let terminal = std::io::stderr().is_terminal();
     let mut from: Option<Timestamp> = None;
+    let mut answered = Instant::now();
     loop {
-        let state = ask(wire, id, "state", &Ask::State).await?;
+        let state = match ask(wire, id, "state", &Ask::State).await {
+            Ok(state) => state,
+            // Its service was killed: another takes it over, and it goes on.
+            Err(_) if answered.elapsed() < PATIENCE => {
+                tokio::time::sleep(EVERY).await;
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        answered = Instant::now();
         let at = state.last_run_timestamp.unwrap_or(Timestamp::EPOCH);
         let begin = *from.get_or_insert(at);
         if terminal {

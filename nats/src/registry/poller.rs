@@ -12,6 +12,11 @@ use domain::{
     simulator::EntityKeys,
     tags::{TagValue, Tags},
 };
+use futures_util::{StreamExt, TryStreamExt, stream};
+use std::collections::BTreeSet;
+
+/// Entities on their way into `MODEL` at once.
+const WRITES: usize = 64;
 
 /// An entity that a poller wants, with references by key.
 #[derive(Debug, Clone, PartialEq)]
@@ -84,13 +89,28 @@ async fn complete(
         let ids = allocate(wire, Counter::Entity, count).await?;
         keys.extend(missing.iter().zip(ids).map(|(one, id)| (one.key.clone(), EntityId(id))));
     }
-    for one in missing {
-        let id = keys[&one.key];
-        let tags = resolved(&one.tags, &keys);
-        let (org, name) = (org.clone(), one.name.clone());
-        put(wire, &Record::Entity(Entity { id, org, org_id, name, tags }), 0).await?;
-    }
+    let new: BTreeSet<EntityId> = missing.iter().map(|one| keys[&one.key]).collect();
+    let directory = load(wire).await?;
+    let changed = wanted.iter().filter_map(|one| {
+        let (id, tags) = (keys[&one.key], resolved(&one.tags, &keys));
+        let entity = Entity { id, org: org.clone(), org_id, name: one.name.clone(), tags };
+        let same = directory.entity(id).is_some_and(|known| **known == entity);
+        (!same).then(|| write(wire.clone(), entity, new.contains(&id)))
+    });
+    let changed: Vec<_> = changed.collect();
+    stream::iter(changed).buffer_unordered(WRITES).try_collect::<()>().await?;
     Ok(keys)
+}
+
+async fn write(wire: Wire, entity: Entity, new: bool) -> Result<(), RegistryFault> {
+    let record = Record::Entity(entity);
+    let expected = if new {
+        0
+    } else {
+        get(&wire, &record.subject().to_string()).await?.map_or(0, |(last, _)| last)
+    };
+    put(&wire, &record, expected).await?;
+    Ok(())
 }
 
 /// References by id instead of by key.

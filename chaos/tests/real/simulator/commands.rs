@@ -99,9 +99,82 @@ async fn reset_from_a_moment_keeps_what_is_older() {
         })
         .await;
     }
-    let state = platform.succeed(&["simulator", "state", &id]);
-    assert!(state.contains(NOON), "{state}");
-    assert!(FROM < NOON);
+    // It goes on with the building as it was then: the same readings, meters and all.
+    let end = "2026-01-05T20:00:00Z";
+    tell(&platform, &["start", &id, "--until", end]).await;
+    let expected = oracle.expected(moment(end));
+    for database in [&platform.primary, &platform.secondary] {
+        eventually("what it makes again to be the same", || async {
+            same(&oracle.stored(database).await?, &expected)
+        })
+        .await;
+    }
+    let early = "2026-01-04T00:00:00Z";
+    assert!(early < FROM);
+    let arguments = ["simulator", "reset", &id, "--scope", "data", "--from", early, "--confirm"];
+    let refused = platform.command(&arguments);
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("where it began"), "{refused:?}");
+}
+
+/// The default building, reporting every hour.
+fn hourly(platform: &Platform) -> String {
+    let file = platform.config().with_file_name("hourly.yaml");
+    let text = building::DEFAULT.replace("interval_minutes: 15", "interval_minutes: 60");
+    assert_ne!(text, building::DEFAULT);
+    std::fs::write(&file, text).unwrap();
+    file.to_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn a_new_description_is_not_forgotten_by_who_takes_over() {
+    let platform = Platform::with_simulators("").await;
+    let _ingest = services(&platform);
+    let oracle = create(&platform, "a", 1).await;
+    let mut simulator = platform.service("simulator");
+    let id = oracle.id.to_string();
+    // Not a moment that both descriptions have: the new one has to wait for the next full hour.
+    let quarter = "2026-01-05T06:15:00Z";
+    tell(&platform, &["start", &id, "--until", quarter]).await;
+    stopped_at(&platform, &id, quarter).await;
+    tell(&platform, &["configure", &id, &hourly(&platform)]).await;
+    simulator.kill9().await;
+    let _simulator = platform.service("simulator");
+    tell(&platform, &["start", &id, "--until", NOON]).await;
+    stopped_at(&platform, &id, NOON).await;
+    configured(&platform, &id, "\"interval_minutes\": 60").await;
+    let points = oracle.expected(moment("2026-01-05T00:15:00Z")).len();
+    // Seven hours by the quarter, five by the hour.
+    assert_eq!(oracle.published().await.len(), points * (7 * 4 + 5));
+}
+
+#[tokio::test]
+async fn a_reset_that_can_not_be_saved_is_not_followed_by_another() {
+    let platform = Platform::with_simulators("").await;
+    let oracle = create(&platform, "a", 1).await;
+    let mut simulator = platform.service("simulator");
+    let id = oracle.id.to_string();
+    tell(&platform, &["start", &id, "--until", NOON]).await;
+    stopped_at(&platform, &id, NOON).await;
+    let state = platform.state.as_ref().unwrap();
+    let mut admin = testkit::platform::connect(&state.superuser()).await.unwrap();
+    sqlx::raw_sql("revoke update on core.simulator_state from haystack_simulator")
+        .execute(&mut admin)
+        .await
+        .unwrap();
+    let reset = ["simulator", "reset", &id, "--scope", "state", "--confirm"];
+    platform.command(&reset);
+    let again = platform.command(&reset);
+    assert_eq!(again.status.code(), Some(1), "{again:?}");
+    simulator.kill9().await;
+    sqlx::raw_sql("grant update on core.simulator_state to haystack_simulator")
+        .execute(&mut admin)
+        .await
+        .unwrap();
+    let _simulator = platform.service("simulator");
+    tell(&platform, &["state", &id]).await;
+    stopped_at(&platform, &id, NOON).await;
+    let log = platform.succeed(&["simulator", "activity", &id]);
+    assert_eq!(log.matches("run 2 begins").count(), 1, "{log}");
 }
 
 async fn stopped_at(platform: &Platform, id: &str, at: &str) {

@@ -62,6 +62,11 @@ impl Oracle {
         String::from_utf8_lossy(&answer.payload).into_owned()
     }
 
+    /// Removes the bucket of leases.
+    pub async fn lose_leases(&self) {
+        self.wire.jetstream.delete_stream("KV_leases").await.unwrap();
+    }
+
     /// How much it told in `EVENTS`.
     pub async fn events(&self) -> usize {
         let stream = self.wire.jetstream.get_stream_no_info("EVENTS").await.unwrap();

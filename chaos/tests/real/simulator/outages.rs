@@ -98,3 +98,22 @@ async fn a_full_stream_is_waited_for_and_the_gap_is_filled() {
     platform.succeed(&["migrate"]);
     oracle.arrives(&platform, DAY).await;
 }
+
+#[tokio::test]
+async fn a_lost_bucket_of_leases_fences_nobody_for_ever() {
+    let platform = Platform::with_simulators("").await;
+    let _ingest = services(&platform);
+    let oracle = create(&platform, "a", 5).await;
+    let noon = "2026-01-05T12:00:00Z";
+    let mut simulator = platform.service("simulator");
+    let id = oracle.id.to_string();
+    tell(&platform, &["start", &id, "--until", noon]).await;
+    oracle.arrives(&platform, noon).await;
+    simulator.kill9().await;
+    // Its sequences begin at one again, below every epoch that there was.
+    oracle.lose_leases().await;
+    platform.succeed(&["migrate"]);
+    let _simulator = platform.service("simulator");
+    tell(&platform, &["start", &id, "--until", DAY]).await;
+    oracle.arrives(&platform, DAY).await;
+}
