@@ -211,7 +211,17 @@ pub(crate) async fn run(args: SimulatorArgs, globals: &Globals) -> Result<ExitCo
 
 async fn ask(wire: &Wire, id: SimulatorId, verb: &str, ask: &Ask) -> Result<State> {
     let subject = format!("simulator.{id}.{verb}");
-    match micro::ask(wire, subject, ask, ANSWER).await {
+    // A service that was frozen swallows what it is asked until the server drops it, and another
+    // answers: what can be repeated is asked again.
+    let repeatable = !matches!(ask, Ask::Reset { .. } | Ask::Configure { .. });
+    let (wait, tries) = if repeatable { (ANSWER / 4, 4) } else { (ANSWER, 1) };
+    let mut answer = micro::ask(wire, subject.clone(), ask, wait).await;
+    for _ in 1..tries {
+        if answer.as_ref().is_err_and(|refusal| refusal.text == micro::NO_ANSWER) {
+            answer = micro::ask(wire, subject.clone(), ask, wait).await;
+        }
+    }
+    match answer {
         Ok(state) => Ok(state),
         Err(refusal) => {
             let known = nats::model::load(wire).await.ok();

@@ -26,6 +26,9 @@ impl Refusal {
     }
 }
 
+/// The text of a refusal by silence.
+pub const NO_ANSWER: &str = "the service did not answer in time; look again";
+
 /// A request that came in.
 pub struct Request<T> {
     /// What is asked.
@@ -47,7 +50,7 @@ async fn respond(request: &async_nats::service::Request, answer: Result<bytes::B
         status: refusal.text.replace(['\r', '\n'], " "),
     });
     if let Err(error) = request.respond(answer).await {
-        tracing::warn!(%error, "an answer could not be sent");
+        tracing::debug!(%error, "an answer could not be sent");
     }
 }
 
@@ -108,7 +111,7 @@ where
         use async_nats::RequestErrorKind::{NoResponders, TimedOut};
         match error.kind() {
             NoResponders => Refusal::new(503, "no service answers: does one run it?"),
-            TimedOut => Refusal::new(503, "the service did not answer in time; look again"),
+            TimedOut => Refusal::new(503, NO_ANSWER),
             _ => Refusal::new(503, error.to_string()),
         }
     })?;

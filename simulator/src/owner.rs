@@ -6,7 +6,10 @@ use nats::{
     CancellationToken,
     lease::{self, Lease, LeaseFault},
 };
-use std::time::Duration;
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 use tokio::time::Instant;
 
 /// How often a lease that somebody else has is tried.
@@ -19,8 +22,9 @@ pub(crate) async fn run(shared: Shared, id: SimulatorId) {
     let key = format!("simulator.{id}");
     loop {
         if shared.poller(id).is_some() {
+            let asked = Instant::now();
             match Lease::take(&shared.wire, &key, &shared.instance).await {
-                Ok(lease) => own(&shared, id, lease).await,
+                Ok(lease) => own(&shared, id, lease, asked).await,
                 Err(LeaseFault::Taken(owner)) => {
                     tracing::debug!(simulator = id.0, owner, "somebody else runs it");
                 }
@@ -34,12 +38,34 @@ pub(crate) async fn run(shared: Shared, id: SimulatorId) {
     }
 }
 
+/// How long the lease is ours, as far as we know: a process that was frozen wakes up with requests
+/// that somebody else has answered since.
+pub(crate) struct Tenure {
+    renewed: Mutex<Instant>,
+    lasts: Duration,
+}
+
+impl Tenure {
+    fn renew(&self, at: Instant) {
+        *self.renewed.lock().unwrap_or_else(PoisonError::into_inner) = at;
+    }
+
+    /// Whether nobody else can have the lease.
+    pub(crate) fn holds(&self) -> bool {
+        self.renewed.lock().unwrap_or_else(PoisonError::into_inner).elapsed() < self.lasts
+    }
+}
+
 /// Runs it under the lease. A panic in the session is a hold, not the end of the service.
-async fn own(shared: &Shared, id: SimulatorId, lease: Lease) {
+async fn own(shared: &Shared, id: SimulatorId, lease: Lease, taken: Instant) {
     let epoch = lease.epoch();
     let (lost, over) = (CancellationToken::new(), CancellationToken::new());
-    let keeper = tokio::spawn(keep(shared.clone(), lease, lost.clone(), over.clone()));
-    let session = tokio::spawn(session::run(shared.clone(), id, epoch, lost.clone()));
+    // What the server was told counts, whatever is configured here.
+    let lasts = lease::lasts(&shared.wire).await.unwrap_or(shared.lease);
+    let tenure = Arc::new(Tenure { renewed: Mutex::new(taken), lasts });
+    let keeping = keep(shared.clone(), lease, tenure.clone(), lost.clone(), over.clone());
+    let keeper = tokio::spawn(keeping);
+    let session = tokio::spawn(session::run(shared.clone(), id, epoch, tenure, lost.clone()));
     let ended = session.await;
     let what = session::hold_name(id);
     match ended {
@@ -56,11 +82,14 @@ async fn own(shared: &Shared, id: SimulatorId, lease: Lease) {
 
 /// Renews the lease until the session is over, then gives it back. Cancels `lost` when it may have
 /// ended: silence for as long as it lasts counts.
-async fn keep(shared: Shared, mut lease: Lease, lost: CancellationToken, over: CancellationToken) {
-    // What the server was told counts, whatever is configured here.
-    let lasts = lease::lasts(&shared.wire).await.unwrap_or(shared.lease);
-    let every = lasts / RENEWALS;
-    let mut renewed = Instant::now();
+async fn keep(
+    shared: Shared,
+    mut lease: Lease,
+    tenure: Arc<Tenure>,
+    lost: CancellationToken,
+    over: CancellationToken,
+) {
+    let every = tenure.lasts / RENEWALS;
     loop {
         tokio::select! {
             () = over.cancelled() => break,
@@ -68,7 +97,7 @@ async fn keep(shared: Shared, mut lease: Lease, lost: CancellationToken, over: C
         }
         let asked = Instant::now();
         match lease.renew(&shared.wire).await {
-            Ok(()) => renewed = asked,
+            Ok(()) => tenure.renew(asked),
             Err(LeaseFault::Taken(_)) => {
                 // Or our own renewal, whose answer was lost: giving it up is safe in both cases.
                 lost.cancel();
@@ -76,7 +105,7 @@ async fn keep(shared: Shared, mut lease: Lease, lost: CancellationToken, over: C
             }
             Err(fault) => {
                 tracing::debug!(%fault, "the lease could not be renewed");
-                if renewed.elapsed() >= lasts {
+                if !tenure.holds() {
                     lost.cancel();
                     return;
                 }

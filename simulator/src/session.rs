@@ -5,6 +5,7 @@ use crate::{
     activity::Log,
     chain::{Beginning, Link, Step, reconcile},
     commands,
+    owner::Tenure,
     simulated::{Simulated, Unusable, plan},
     timing::Timing,
 };
@@ -12,12 +13,12 @@ use building::Memory;
 use domain::{
     Batch, OrgKey, SimulatorId, Timestamp, failpoint,
     model::Poller,
-    simulator::{Ask, EventType, Pace, SimulatorConfig, Status},
+    simulator::{Ask, EventType, Pace, SimulatorConfig, State, Status},
     subject::Subject,
 };
 use nats::{
     CancellationToken, PublishFault, envelope,
-    micro::Served,
+    micro::{Refusal, Request, Served},
     publish::{Outgoing, last, publish},
     retry::Pauses,
     streams::TELEMETRY,
@@ -48,6 +49,7 @@ pub(crate) struct Session {
     /// The poller as it was taken over; `None`: not looked at yet.
     adopted: Option<Arc<Poller>>,
     epoch: u64,
+    tenure: Arc<Tenure>,
     /// Whether this session has put a message into the chain.
     begun: bool,
     pub(crate) simulated: Simulated,
@@ -90,10 +92,16 @@ pub(crate) struct Waits {
 }
 
 /// Runs the simulator until the lease is lost, the service stops, or nobody wants it any more.
-pub(crate) async fn run(shared: Shared, id: SimulatorId, epoch: u64, lost: CancellationToken) {
+pub(crate) async fn run(
+    shared: Shared,
+    id: SimulatorId,
+    epoch: u64,
+    tenure: Arc<Tenure>,
+    lost: CancellationToken,
+) {
     let session = async {
-        let Some(mut session) = open(&shared, id, epoch).await else { return };
-        let _ = session.run().await;
+        let Some((mut session, served)) = open(&shared, id, epoch, tenure).await else { return };
+        let _ = session.run(served).await;
     };
     tokio::select! {
         biased;
@@ -102,23 +110,60 @@ pub(crate) async fn run(shared: Shared, id: SimulatorId, epoch: u64, lost: Cance
     }
 }
 
-/// Loads what was saved, however long the database is away. `None`: it can't be run.
-async fn open(shared: &Shared, id: SimulatorId, epoch: u64) -> Option<Session> {
+/// Loads what was saved, however long the database is away; who asks meanwhile is told what it
+/// waits for. `None`: it can't be run.
+async fn open(
+    shared: &Shared,
+    id: SimulatorId,
+    epoch: u64,
+    tenure: Arc<Tenure>,
+) -> Option<(Session, Option<Requests>)> {
     let mut waits = Waits::default();
+    let mut served = serve(shared, id).await.ok();
     loop {
-        let why = match load(shared, id, epoch).await {
-            Ok(session) => return session,
+        let why = match load(shared, id, epoch, tenure.clone()).await {
+            Ok(session) => return session.map(|session| (session, served)),
             Err(why) => why,
         };
-        let pause = waits.note(shared, id, why);
+        let pause = waits.note(shared, id, why.clone());
         tokio::select! {
             () = shared.shutdown.cancelled() => return None,
+            () = refuse(&mut served, &why) => {}
             () = tokio::time::sleep(pause) => {}
         }
     }
 }
 
-async fn load(shared: &Shared, id: SimulatorId, epoch: u64) -> Result<Option<Session>, String> {
+/// Requests to a simulator.
+type Requests = Served<Ask>;
+
+async fn serve(shared: &Shared, id: SimulatorId) -> Result<Requests, Refusal> {
+    Served::start(&shared.wire, "simulator", &id.to_string(), &VERBS).await
+}
+
+/// Answers all that is asked with the reason why it can't be done.
+async fn refuse(served: &mut Option<Requests>, why: &str) {
+    while let Some(request) = next(served).await {
+        let refusal = Refusal::new(503, format!("it can't be run yet: {why}"));
+        request.answer::<State>(Err(refusal)).await;
+    }
+    *served = None;
+}
+
+/// The next request; never, where none can come.
+async fn next(served: &mut Option<Requests>) -> Option<Request<Ask>> {
+    match served {
+        Some(served) => served.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn load(
+    shared: &Shared,
+    id: SimulatorId,
+    epoch: u64,
+    tenure: Arc<Tenure>,
+) -> Result<Option<Session>, String> {
     let Some(poller) = shared.poller(id) else { return Ok(None) };
     let saved =
         store::simulator::load(&shared.database, id).await.map_err(|fault| fault.to_string())?;
@@ -139,6 +184,7 @@ async fn load(shared: &Shared, id: SimulatorId, epoch: u64) -> Result<Option<Ses
         adopted: None,
         // A bucket of leases that was lost counts from one again; what was saved counts on.
         epoch: epoch.max(saved.epoch + u64::from(saved.epoch > epoch)),
+        tenure,
         begun: false,
         simulated,
         memory,
@@ -223,9 +269,8 @@ impl Waits {
 
 impl Session {
     /// Serves requests and time, until it is over.
-    async fn run(&mut self) -> Result<(), Over> {
+    async fn run(&mut self, mut served: Option<Requests>) -> Result<(), Over> {
         let id = self.saved.id;
-        let mut served: Option<Served<Ask>> = None;
         let mut directory = self.shared.directory.clone();
         let shutdown = self.shared.shutdown.clone();
         let took = format!("{} took it over", self.shared.instance);
@@ -236,16 +281,12 @@ impl Session {
             }
             self.adopt();
             let wait = self.wait();
-            let request = async {
-                match &mut served {
-                    Some(served) => served.next().await,
-                    None => std::future::pending().await,
-                }
-            };
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => break,
-                request = request => match request {
+                request = next(&mut served) => match request {
+                    // Whoever has the lease now has answered it, or will.
+                    Some(_) if !self.tenure.holds() => return Err(Over),
                     Some(request) => commands::answer(self, request).await?,
                     None => served = None,
                 },
@@ -264,9 +305,8 @@ impl Session {
         Ok(())
     }
 
-    async fn serve(&mut self) -> Option<Served<Ask>> {
-        let id = self.saved.id.to_string();
-        match Served::start(&self.shared.wire, "simulator", &id, &VERBS).await {
+    async fn serve(&mut self) -> Option<Requests> {
+        match serve(&self.shared, self.saved.id).await {
             Ok(served) => Some(served),
             Err(refusal) => {
                 self.hold(refusal.text);
@@ -360,7 +400,8 @@ impl Session {
         }
         let details = json!({ "from": from.to_string(), "to": to.to_string(),
             "readings": readings, "intervals": intervals });
-        if self.gap.is_none() || self.log.progress_due(now) {
+        let each = self.gap.is_none() && self.timing.pace.speed <= 1.0;
+        if each || self.log.progress_due(now) {
             let text = format!("{readings} readings up to {to}");
             self.note(EventType::Generation, text, details);
         }
