@@ -7,10 +7,12 @@
 use crate::{
     Wire,
     publish::{Outgoing, PublishFault, publish},
-    streams::LEASES,
 };
 use async_nats::jetstream::{kv, stream::LastRawMessageErrorKind};
 use std::time::Duration;
+
+/// The bucket.
+const LEASES: &str = "leases";
 
 /// Why a lease could not be taken or kept.
 #[derive(Debug, thiserror::Error)]

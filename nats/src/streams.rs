@@ -24,8 +24,6 @@ pub const DEAD: &str = "DEAD";
 pub const ALL: [&str; 6] = [RAW, CHUNKS, TELEMETRY, MODEL, EVENTS, DEAD];
 /// The bucket of counters that ids come from.
 pub const COUNTERS: &str = "counters";
-/// The bucket of leases.
-pub const LEASES: &str = "leases";
 
 /// How long the server knows a message id. A retry comes within seconds.
 const DUPLICATE_WINDOW: Duration = Duration::from_mins(2);

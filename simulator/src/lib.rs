@@ -12,9 +12,11 @@
 mod activity;
 mod chain;
 mod commands;
+mod live;
 mod owner;
 mod session;
 pub mod simulated;
+mod tenure;
 mod timing;
 
 pub use commands::wanted;

@@ -1,15 +1,12 @@
 //! Who runs a simulator: takes its lease when nobody has it, keeps it while the session runs.
 
-use crate::{Shared, session};
+use crate::{Shared, live, session, tenure::Tenure};
 use domain::SimulatorId;
 use nats::{
     CancellationToken,
     lease::{self, Lease, LeaseFault},
 };
-use std::{
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 /// How often a lease that somebody else has is tried.
@@ -38,34 +35,16 @@ pub(crate) async fn run(shared: Shared, id: SimulatorId) {
     }
 }
 
-/// How long the lease is ours, as far as we know: a process that was frozen wakes up with requests
-/// that somebody else has answered since.
-pub(crate) struct Tenure {
-    renewed: Mutex<Instant>,
-    lasts: Duration,
-}
-
-impl Tenure {
-    fn renew(&self, at: Instant) {
-        *self.renewed.lock().unwrap_or_else(PoisonError::into_inner) = at;
-    }
-
-    /// Whether nobody else can have the lease.
-    pub(crate) fn holds(&self) -> bool {
-        self.renewed.lock().unwrap_or_else(PoisonError::into_inner).elapsed() < self.lasts
-    }
-}
-
 /// Runs it under the lease. A panic in the session is a hold, not the end of the service.
 async fn own(shared: &Shared, id: SimulatorId, lease: Lease, taken: Instant) {
     let epoch = lease.epoch();
     let (lost, over) = (CancellationToken::new(), CancellationToken::new());
     // What the server was told counts, whatever is configured here.
     let lasts = lease::lasts(&shared.wire).await.unwrap_or(shared.lease);
-    let tenure = Arc::new(Tenure { renewed: Mutex::new(taken), lasts });
+    let tenure = Arc::new(Tenure::new(taken, lasts));
     let keeping = keep(shared.clone(), lease, tenure.clone(), lost.clone(), over.clone());
     let keeper = tokio::spawn(keeping);
-    let session = tokio::spawn(session::run(shared.clone(), id, epoch, tenure, lost.clone()));
+    let session = tokio::spawn(live::run(shared.clone(), id, epoch, tenure, lost.clone()));
     let ended = session.await;
     let what = session::hold_name(id);
     match ended {
@@ -89,7 +68,7 @@ async fn keep(
     lost: CancellationToken,
     over: CancellationToken,
 ) {
-    let every = tenure.lasts / RENEWALS;
+    let every = tenure.lasts() / RENEWALS;
     loop {
         tokio::select! {
             () = over.cancelled() => break,

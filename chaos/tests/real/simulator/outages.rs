@@ -53,8 +53,8 @@ async fn two_services_five_simulators_and_one_service_that_freezes_and_wakes() {
     let _ingest = services(&platform);
     let oracles = join_all((0..5).map(|n| create(&platform, "many", 10 + n))).await;
     let mut frozen = platform.instance("simulator", "one");
-    let _other = platform.instance("simulator", "two");
     join_all(oracles.iter().map(|oracle| start(&platform, oracle, 10_000, DAY))).await;
+    let _other = platform.instance("simulator", "two");
     frozen.freeze();
     // Longer than the lease: the other takes over what this one had.
     tokio::time::sleep(Duration::from_secs(4)).await;
@@ -63,6 +63,11 @@ async fn two_services_five_simulators_and_one_service_that_freezes_and_wakes() {
         oracle.arrives(&platform, DAY).await;
     }
     assert!(frozen.stop().await.success());
+    let startups = oracles.iter().map(|oracle| {
+        let id = oracle.id.to_string();
+        platform.succeed(&["simulator", "activity", &id]).matches("took it over").count()
+    });
+    assert!(startups.sum::<usize>() >= 2 * oracles.len(), "each was taken over");
 }
 
 #[tokio::test]

@@ -1,0 +1,60 @@
+//! Another description: taken over at a moment that both have.
+
+use super::{
+    Session,
+    open::{config_of, simulated},
+};
+use domain::simulator::{EventType, Status};
+use serde_json::json;
+use std::sync::Arc;
+
+impl Session {
+    /// Whether the platform wants something else simulated than what is.
+    pub(super) fn poller_differs(&self) -> bool {
+        self.shared.poller(self.saved.id).is_some_and(|poller| {
+            config_of(&poller).is_ok_and(|config| config != self.saved.config)
+        })
+    }
+
+    /// Takes over what the platform wants simulated, at a boundary that both descriptions have.
+    pub(crate) fn adopt(&mut self) {
+        let Some(poller) = self.shared.poller(self.saved.id) else { return };
+        // What an earlier description made, must be known to be stored or not.
+        let known = self.adopted.as_ref().is_some_and(|known| Arc::ptr_eq(&poller, known));
+        if known || self.unsure || self.unsaved {
+            return;
+        }
+        let adopted = config_of(&poller).and_then(|config| {
+            let simulated = simulated(&config, &poller).map_err(|why| why.to_string())?;
+            Ok((config, simulated))
+        });
+        match adopted {
+            Ok((config, simulated)) => {
+                if simulated.floor(self.memory.at) != self.memory.at {
+                    return;
+                }
+                if config != self.saved.config {
+                    self.memory = simulated.plan().carry_over(&self.memory);
+                    self.memory.seed = config.seed;
+                    let text = format!("another description from {} on", self.memory.at);
+                    self.note(EventType::Config, text, json!({}));
+                    self.saved.config = config;
+                    self.saved.changed = true;
+                }
+                self.simulated = simulated;
+                if self.saved.status != Status::Error {
+                    self.saved.error = None;
+                }
+                self.unsaved = true;
+            }
+            Err(why) => {
+                let why = format!("its new configuration can't be run, the old one goes on: {why}");
+                self.note(EventType::Error, why.clone(), json!({}));
+                self.saved.error = Some(why);
+                self.unsaved = true;
+            }
+        }
+        self.adopted = Some(poller.clone());
+        self.poller = poller;
+    }
+}
