@@ -57,12 +57,13 @@ async fn obey(session: &mut Session, ask: &Ask) -> Result<(), Denied> {
         Ask::Reset { .. } => Command::Reset,
         Ask::Configure { .. } => Command::Configure,
     };
-    // An order is only taken where it is known what the last one led to.
-    if !session.settled() {
+    // An order is only taken where it is known what the last message led to. Stopping needs no
+    // message: whoever waits for the stream can be told to stop.
+    if !session.settled() && command != Command::Stop {
         session.settle().await?;
-    }
-    if !session.settled() {
-        return Err(away(session).into());
+        if !session.settled() {
+            return Err(away(session).into());
+        }
     }
     let allowed = session.status().allows(command);
     allowed.map_err(|forbidden| Refusal::new(409, forbidden.to_string()))?;

@@ -99,8 +99,11 @@ async fn a_full_stream_is_waited_for_and_the_gap_is_filled() {
         if waits { Ok(()) } else { Err(state) }
     })
     .await;
+    // It can be told to stop while it waits; what it is told then, it says when it is through.
+    tell(&platform, &["stop", &id]).await;
     platform.configure("");
     platform.succeed(&["migrate"]);
+    tell(&platform, &["start", &id, "--until", DAY]).await;
     oracle.arrives(&platform, DAY).await;
 }
 
