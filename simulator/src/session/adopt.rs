@@ -4,24 +4,28 @@ use super::{
     Session,
     open::{config_of, simulated},
 };
-use domain::simulator::{EventType, Status};
+use domain::{
+    model::Poller,
+    simulator::{EventType, Status},
+};
 use serde_json::json;
 use std::sync::Arc;
 
 impl Session {
-    /// Whether the platform wants something else simulated than what is.
-    pub(super) fn poller_differs(&self) -> bool {
-        self.shared.poller(self.saved.id).is_some_and(|poller| {
-            config_of(&poller).is_ok_and(|config| config != self.saved.config)
-        })
+    /// Whether a description waits to be taken over. One that can't be run waits for nothing.
+    pub(super) fn waits_to_adopt(&self) -> bool {
+        self.shared.poller(self.saved.id).is_some_and(|poller| !self.knows(&poller))
+    }
+
+    fn knows(&self, poller: &Arc<Poller>) -> bool {
+        self.adopted.as_ref().is_some_and(|known| Arc::ptr_eq(poller, known))
     }
 
     /// Takes over what the platform wants simulated, at a boundary that both descriptions have.
     pub(crate) fn adopt(&mut self) {
         let Some(poller) = self.shared.poller(self.saved.id) else { return };
         // What an earlier description made, must be known to be stored or not.
-        let known = self.adopted.as_ref().is_some_and(|known| Arc::ptr_eq(&poller, known));
-        if known || self.unsure || self.unsaved {
+        if self.knows(&poller) || self.unsure || self.unsaved {
             return;
         }
         let adopted = config_of(&poller).and_then(|config| {

@@ -9,7 +9,7 @@ impl Session {
     pub(super) async fn make(&mut self, now: Timestamp) -> Result<(), Over> {
         let mut memory = self.memory.clone();
         // A new description waits for a boundary of its own.
-        let until = if self.poller_differs() {
+        let until = if self.waits_to_adopt() {
             memory.at.plus_micros(self.simulated.interval())
         } else {
             self.timing.due(now)
