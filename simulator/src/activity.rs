@@ -36,6 +36,11 @@ impl Log {
         self.waiting.push(Activity { simulator_id: id, timestamp, event_type, message, details });
     }
 
+    /// What was noted last did not happen.
+    pub(crate) fn take_back(&mut self) {
+        self.waiting.pop();
+    }
+
     /// Whether progress is worth a line again.
     pub(crate) fn progress_due(&mut self, now: Timestamp) -> bool {
         let every = PROGRESS_EVERY.as_micros() as i64;

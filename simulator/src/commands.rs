@@ -91,6 +91,7 @@ async fn keep(session: &mut Session, before: (Status, Timing, Pace)) -> Result<(
         return Ok(());
     }
     (session.saved.status, session.timing, session.saved.pace) = before;
+    session.log.take_back();
     Err(away(session).into())
 }
 

@@ -193,3 +193,35 @@ async fn configured(platform: &Platform, id: &str, part: &str) {
     })
     .await;
 }
+
+#[tokio::test]
+async fn an_order_that_can_not_be_saved_is_refused_and_leaves_no_trace() {
+    let platform = Platform::with_simulators("").await;
+    let oracle = create(&platform, "a", 1).await;
+    let _simulator = platform.service("simulator");
+    let id = oracle.id.to_string();
+    tell(&platform, &["state", &id]).await;
+    stopped_at(&platform, &id, FROM).await;
+    // Its own takeover is saved before: from here on only the order is refused.
+    eventually("the takeover to be saved", || async {
+        let log = platform.succeed(&["simulator", "activity", &id]);
+        if log.contains("startup") { Ok(()) } else { Err(log) }
+    })
+    .await;
+    let state = platform.state.as_ref().unwrap();
+    let mut admin = testkit::platform::connect(&state.superuser()).await.unwrap();
+    sqlx::raw_sql("revoke update on core.simulator_state from haystack_simulator")
+        .execute(&mut admin)
+        .await
+        .unwrap();
+    let refused = platform.command(&["simulator", "start", &id, "--until", NOON]);
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("state database"), "{refused:?}");
+    sqlx::raw_sql("grant update on core.simulator_state to haystack_simulator")
+        .execute(&mut admin)
+        .await
+        .unwrap();
+    tell(&platform, &["start", &id, "--until", NOON]).await;
+    stopped_at(&platform, &id, NOON).await;
+    let log = platform.succeed(&["simulator", "activity", &id]);
+    assert_eq!(log.matches("goes on from").count(), 1, "{log}");
+}
