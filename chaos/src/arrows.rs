@@ -12,7 +12,7 @@ const ROOMS: [(&str, &[&str]); 13] = [
     ("ingest", &["domain", "nats", "store", "service"]),
     ("building", &["domain"]),
     ("simulator", &["domain", "building", "nats", "store", "service"]),
-    ("local", &[]),
+    ("local", &["domain"]),
     (
         "cli",
         &[
@@ -47,11 +47,12 @@ const ROOMS: [(&str, &[&str]); 13] = [
 ];
 
 /// A dependency and the only rooms that may have it.
-const KEPT_APART: [(&str, &[&str]); 4] = [
+const KEPT_APART: [(&str, &[&str]); 5] = [
     ("sqlx", &["store", "local", "testkit", "chaos", "bench"]),
     ("async-nats", &["nats", "chaos", "bench"]),
     ("rumqttc", &["bridge"]),
     ("figment", &["service"]),
+    ("rcgen", &["local"]),
 ];
 
 /// Normal dependencies (not those of tests) of each room, by package name.

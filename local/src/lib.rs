@@ -7,6 +7,7 @@ pub mod account;
 pub mod find;
 pub mod mosquitto;
 pub mod nats;
+pub mod pki;
 pub mod port;
 pub mod postgres;
 pub mod roles;
