@@ -17,7 +17,7 @@ pub(crate) fn main(args: &[String]) -> anyhow::Result<()> {
         port: port()?,
         id: "bench-drain",
         clean: args.number("clean", 1)? == 1,
-        login: Some(("bridge", &password)),
+        login: Some((local::mosquitto::USER, &password)),
     };
     let mut client = Client::connect(&session)?;
     client.subscribe(args.text("filter", domain::topic::TELEMETRY_FILTER))?;

@@ -22,7 +22,7 @@ use service::{Config, Lifecycle, lifecycle::DRAIN_LIMIT, secrets};
 use std::{sync::Arc, time::Duration};
 
 /// The bridge's user at the broker.
-const MQTT_USER: &str = "bridge";
+const MQTT_USER: &str = "haystack.bridge";
 /// The name of its secret.
 const MQTT_SECRET: &str = "mqtt-bridge";
 

@@ -9,6 +9,7 @@ mod doctor;
 mod live;
 mod migrate;
 mod org;
+mod pki;
 mod roles;
 mod settings;
 mod simulator;
@@ -93,6 +94,8 @@ enum Command {
     /// Devices
     #[command(subcommand)]
     Device(device::DeviceCommand),
+    /// Certificates: who may speak as which device
+    Pki(pki::PkiArgs),
     /// Keep a few devices talking through the broker
     Demo(demo::DemoArgs),
     /// Run the bridge: MQTT to the streams
@@ -157,6 +160,7 @@ async fn run(command: Command, globals: &Globals) -> anyhow::Result<ExitCode> {
         Command::Org(command) => org::run(command, globals).await,
         Command::DeviceType(command) => device_type::run(command, globals).await,
         Command::Device(command) => device::run(command, globals).await,
+        Command::Pki(args) => pki::run(args, globals),
         Command::Demo(args) => demo::run(&args, globals).await,
         Command::Bridge => roles::run(roles::Role::Bridge, globals).await,
         Command::Ingest => roles::run(roles::Role::Ingest, globals).await,

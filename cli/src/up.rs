@@ -1,6 +1,7 @@
 //! `haystack up`, `down` and `env`: the whole platform on this machine, from one data folder.
 
 mod backoff;
+mod certificates;
 mod child;
 mod detach;
 mod environment;
@@ -16,14 +17,17 @@ mod stack;
 use crate::{Globals, live};
 use anyhow::Context;
 use clap::Args;
-use folder::Folder;
 use nats::CancellationToken;
+use servers::Doorstep;
 use service::config;
 use stack::Stack;
-use std::process::ExitCode;
+use std::{net::IpAddr, process::ExitCode};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 pub(crate) use environment::env;
+pub(crate) use folder::{Folder, pki as pki_folder};
+pub(crate) use ports::{MQTTS, Ports};
+pub(crate) use stack::shell;
 
 #[derive(Args)]
 pub(crate) struct UpArgs {
@@ -33,6 +37,13 @@ pub(crate) struct UpArgs {
     /// Print no line a second
     #[arg(long)]
     no_live: bool,
+    /// Address on which devices with certificates are let in; 0.0.0.0: from everywhere
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
+    mqtts_bind: IpAddr,
+    /// A name or address by which devices reach this machine: it enters the broker's certificate
+    /// (again for more of them; they are remembered)
+    #[arg(long, value_name = "NAME")]
+    mqtts_host: Vec<String>,
 }
 
 #[derive(Args)]
@@ -48,7 +59,7 @@ pub(crate) async fn run(args: UpArgs, globals: &Globals) -> anyhow::Result<ExitC
          HAYSTACK__SECTION__KEY"
     );
     if args.detach {
-        return detach::run(globals).await;
+        return detach::run(&args, globals).await;
     }
     // A mistake in the settings is told before anything starts.
     globals.load()?;
@@ -83,7 +94,8 @@ async fn serve(
     globals: &Globals,
     args: &UpArgs,
 ) -> anyhow::Result<()> {
-    stack.start(folder, &globals.set).await?;
+    let doorstep = Doorstep { bind: args.mqtts_bind, hosts: args.mqtts_host.clone() };
+    stack.start(folder, doorstep, &globals.set).await?;
     stack.describe(folder, globals);
     folder.tell_ready()?;
     if args.no_live {

@@ -1,10 +1,11 @@
 //! Mosquitto: its configuration, who may say what, and how to tell that it serves.
 
-use crate::{Account, PROBE_EVERY, PROBE_TIMEOUT, Server, account, find, secret};
+use crate::{Account, PROBE_EVERY, PROBE_TIMEOUT, Server, account, find, pki::Authority, secret};
 use anyhow::{Context, Result};
 use nix::sys::signal::Signal;
 use std::{
-    net::Ipv4Addr,
+    fs,
+    net::{IpAddr, Ipv4Addr},
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -18,18 +19,59 @@ use tokio::{
 pub const CONFIG: &str = include_str!("../conf/mosquitto.conf");
 /// Who may say and hear what.
 pub const ACL: &str = include_str!("../conf/mosquitto.acl");
-/// The one who hears everything.
-pub const USER: &str = "bridge";
+/// The one who hears everything. No device bears such a name: device ids have no dot.
+pub const USER: &str = "haystack.bridge";
 /// The file in the folder of secrets that holds the password of [`USER`].
 pub const SECRET: &str = "mqtt-bridge";
 /// The file with the part of the bridge's client id that nobody can guess.
 pub const SESSION: &str = "mqtt-session";
 
-/// MQTT 3.1.1 CONNECT of a clean session with no name, 10 s keep alive.
-const CONNECT: [u8; 14] = [0x10, 12, 0, 4, b'M', b'Q', b'T', b'T', 4, 2, 0, 10, 0, 0];
 /// CONNACK, accepted.
 const CONNACK: [u8; 4] = [0x20, 2, 0, 0];
 const DISCONNECT: [u8; 2] = [0xe0, 0];
+/// Flags of CONNECT (MQTT 3.1.1, 3.1.2.3).
+const CLEAN_SESSION: u8 = 2;
+const WITH_LOGIN: u8 = 0xc0;
+const KEEP_ALIVE_SECONDS: u8 = 10;
+
+/// Where a broker listens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Listeners {
+    /// MQTT on loopback, without TLS.
+    pub mqtt: u16,
+    /// MQTT with certificates.
+    pub mqtts: u16,
+    /// WebSocket on loopback, without TLS.
+    pub ws: u16,
+    /// WebSocket with certificates.
+    pub wss: u16,
+    /// The address of the two with certificates.
+    pub bind: IpAddr,
+}
+
+/// MQTT 3.1.1 CONNECT.
+fn connect(client_id: &str, login: Option<(&str, &str)>, clean: bool) -> Vec<u8> {
+    let mut flags = if clean { CLEAN_SESSION } else { 0 };
+    let mut texts = vec![client_id];
+    if let Some((user, password)) = login {
+        flags |= WITH_LOGIN;
+        texts.extend([user, password]);
+    }
+    let mut body = vec![0, 4, b'M', b'Q', b'T', b'T', 4, flags, 0, KEEP_ALIVE_SECONDS];
+    for text in texts {
+        body.extend((text.len() as u16).to_be_bytes());
+        body.extend(text.as_bytes());
+    }
+    let mut packet = vec![0x10];
+    let mut left = body.len();
+    while left > 127 {
+        packet.push((left % 128) as u8 | 0x80);
+        left /= 128;
+    }
+    packet.push(left as u8);
+    packet.extend(body);
+    packet
+}
 
 /// A Mosquitto laid out in a folder.
 #[derive(Debug, Clone)]
@@ -37,13 +79,20 @@ pub struct Mosquitto {
     program: PathBuf,
     folder: PathBuf,
     account: Account,
-    port: u16,
+    listeners: Listeners,
+    password: String,
 }
 
 impl Mosquitto {
     /// Writes the configuration into `folder` (made if need be; [`Mosquitto::folder`] tells where
-    /// it really went) and the bridge's password into `secrets`, where it is not there yet.
-    pub fn lay_out(folder: &Path, secrets: &Path, port: u16) -> Result<Self> {
+    /// it really went) with the authority's certificates, and the bridge's password into `secrets`,
+    /// where it is not there yet.
+    pub fn lay_out(
+        folder: &Path,
+        secrets: &Path,
+        listeners: Listeners,
+        authority: &Authority,
+    ) -> Result<Self> {
         let program = find::mosquitto()?.path;
         let chosen = Account::choose(&["mosquitto", "nobody"])?.context(
             "started by root, Mosquitto runs as the user mosquitto, which does not exist; run \
@@ -53,27 +102,50 @@ impl Mosquitto {
         let account = account::owner(&folder.join("data"), chosen)?;
         account.folder(&folder.join("data"))?;
         let directory = folder.to_str().context("the path of the Mosquitto folder is not UTF-8")?;
-        let config = CONFIG.replace("@PORT@", &port.to_string()).replace("@DIR@", directory);
+        let Listeners { mqtt, mqtts, ws, wss, bind } = listeners;
+        let mut config = CONFIG.replace("@DIR@", directory).replace("@BIND@", &bind.to_string());
+        for (place, port) in [("@MQTT@", mqtt), ("@MQTTS@", mqtts), ("@WS@", ws), ("@WSS@", wss)] {
+            config = config.replace(place, &port.to_string());
+        }
         let password = secret::ensure(secrets, SECRET)?;
         secret::ensure(secrets, SESSION)?;
-        let mosquitto = Self { program, folder, account, port };
-        mosquitto.give("mosquitto.conf", &config)?;
-        mosquitto.give("acl", ACL)?;
-        mosquitto.hash_password(&password)?;
+        let mosquitto = Self { program, folder, account, listeners, password };
+        mosquitto.give("mosquitto.conf", config.as_bytes())?;
+        mosquitto.give("acl", ACL.as_bytes())?;
+        mosquitto.hash_password()?;
+        mosquitto.give_certificates(authority)?;
         Ok(mosquitto)
     }
 
+    /// Copies the authority's certificates and its list of the revoked. A broker that runs reads
+    /// them when it is told to (SIGHUP).
+    pub fn give_certificates(&self, authority: &Authority) -> Result<()> {
+        let (cert, key) = authority.server();
+        let files = [
+            ("ca.pem", authority.ca()),
+            ("crl.pem", authority.crl()),
+            ("server.pem", cert),
+            ("server.key", key),
+        ];
+        for (name, from) in files {
+            let content =
+                fs::read(&from).with_context(|| format!("can't read {}", from.display()))?;
+            self.give(name, &content)?;
+        }
+        Ok(())
+    }
+
     /// Writes a file that the broker, and nobody else, can read.
-    fn give(&self, name: &str, content: &str) -> Result<()> {
+    fn give(&self, name: &str, content: &[u8]) -> Result<()> {
         let path = self.folder.join(name);
-        secret::write(&path, content.as_bytes())?;
+        secret::write(&path, content)?;
         self.account.own(&path)
     }
 
     /// The password goes in by a file, not by an argument that others could see.
-    fn hash_password(&self, password: &str) -> Result<()> {
+    fn hash_password(&self) -> Result<()> {
         let path = self.folder.join("passwd.plain");
-        secret::write(&path, format!("{USER}:{password}\n").as_bytes())?;
+        secret::write(&path, format!("{USER}:{}\n", self.password).as_bytes())?;
         let output = Command::new(find::mosquitto_passwd()?)
             .arg("-U")
             .arg(&path)
@@ -86,7 +158,7 @@ impl Mosquitto {
             String::from_utf8_lossy(&output.stderr).trim()
         );
         self.account.own(&path)?;
-        std::fs::rename(&path, self.folder.join("passwd"))
+        fs::rename(&path, self.folder.join("passwd"))
             .context("can't put Mosquitto's password file in place")
     }
 
@@ -97,12 +169,38 @@ impl Mosquitto {
 
     /// `mqtt://127.0.0.1:port`, without credentials.
     pub fn url(&self) -> String {
-        format!("mqtt://127.0.0.1:{}", self.port)
+        format!("mqtt://127.0.0.1:{}", self.listeners.mqtt)
     }
 
-    async fn greet(&self) -> std::io::Result<[u8; 4]> {
-        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).await?;
-        stream.write_all(&CONNECT).await?;
+    /// Where it listens.
+    pub fn listeners(&self) -> Listeners {
+        self.listeners
+    }
+
+    /// Ends a client's connection by taking its session over. `forget`: what the broker keeps for
+    /// it is thrown away.
+    pub async fn end_session(&self, client_id: &str, forget: bool) -> Result<()> {
+        let packet = connect(client_id, Some((USER, &self.password)), forget);
+        let answer = timeout(PROBE_TIMEOUT, self.say(&packet)).await;
+        let answer = answer.context("the broker does not answer")?.context("the broker")?;
+        anyhow::ensure!(answer[3] == 0, "the broker refuses to end a session: {}", answer[3]);
+        Ok(())
+    }
+
+    /// Resolves after the broker has taken in what it was told by a signal before: it looks at
+    /// signals after each round of its clients.
+    pub async fn settled(&self) -> Result<()> {
+        for _ in 0..2 {
+            let said = timeout(PROBE_TIMEOUT, self.say(&connect("", None, true))).await;
+            said.context("the broker does not answer")?.context("the broker")?;
+        }
+        Ok(())
+    }
+
+    /// Signs in and out again; gives the broker's answer.
+    async fn say(&self, packet: &[u8]) -> std::io::Result<[u8; 4]> {
+        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.listeners.mqtt)).await?;
+        stream.write_all(packet).await?;
         let mut answer = [0; 4];
         stream.read_exact(&mut answer).await?;
         stream.write_all(&DISCONNECT).await?;
@@ -116,7 +214,7 @@ impl Server for Mosquitto {
     }
 
     fn port(&self) -> u16 {
-        self.port
+        self.listeners.mqtt
     }
 
     fn command(&self) -> Command {
@@ -132,11 +230,12 @@ impl Server for Mosquitto {
 
     async fn ready(&self) -> Result<()> {
         loop {
-            if let Ok(Ok(answer)) = timeout(PROBE_TIMEOUT, self.greet()).await {
+            if let Ok(Ok(answer)) = timeout(PROBE_TIMEOUT, self.say(&connect("", None, true))).await
+            {
                 anyhow::ensure!(
                     answer == CONNACK,
                     "what answers on port {} is not our Mosquitto",
-                    self.port
+                    self.listeners.mqtt
                 );
                 return Ok(());
             }

@@ -230,7 +230,8 @@ impl Authority {
         secret::private_folder(to)?;
         let (cert_file, key_file) = pair(to);
         for file in [&cert_file, &key_file] {
-            if let (true, Some(name)) = (file.is_file(), file.file_name().and_then(|n| n.to_str())) {
+            if let (true, Some(name)) = (file.is_file(), file.file_name().and_then(|n| n.to_str()))
+            {
                 fs::rename(file, to.join(format!("previous-{name}")))
                     .with_context(|| format!("can't set {} aside", file.display()))?;
             }

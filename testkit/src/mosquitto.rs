@@ -1,7 +1,9 @@
 //! A private Mosquitto with the configuration that we ship.
 
 use crate::{Running, guard};
-use std::{fs, ops::Deref, path::PathBuf};
+use domain::{Clock, SystemClock};
+use local::{mosquitto::Listeners, pki::Authority};
+use std::{fs, net::Ipv4Addr, ops::Deref, path::PathBuf};
 
 /// Times that another free port is tried.
 const ATTEMPTS: usize = 5;
@@ -11,6 +13,19 @@ const ATTEMPTS: usize = 5;
 pub struct Mosquitto {
     running: Running<local::Mosquitto>,
     secrets: PathBuf,
+    authority: Authority,
+}
+
+/// Free ports on loopback.
+fn listeners() -> Listeners {
+    let mut taken = Vec::new();
+    let mut next = || {
+        let port = local::port::free(&taken).expect("a free port");
+        taken.push(port);
+        port
+    };
+    let (mqtt, mqtts, ws, wss) = (next(), next(), next(), next());
+    Listeners { mqtt, mqtts, ws, wss, bind: Ipv4Addr::LOCALHOST.into() }
 }
 
 impl Mosquitto {
@@ -18,13 +33,14 @@ impl Mosquitto {
     pub async fn start() -> Self {
         let folder = guard::folder("mosquitto");
         let secrets = guard::folder("mosquitto-secrets");
+        let authority = Authority::init(&folder.join("pki"), &[], SystemClock.now())
+            .unwrap_or_else(|error| panic!("no certificates can be made: {error:#}"));
         let mut why = String::new();
         for _ in 0..ATTEMPTS {
-            let port = local::port::free(&[]).expect("a free port");
-            let server = local::Mosquitto::lay_out(&folder, &secrets, port)
+            let server = local::Mosquitto::lay_out(&folder, &secrets, listeners(), &authority)
                 .unwrap_or_else(|error| panic!("Mosquitto can't be tested: {error:#}"));
             match Running::start(server, &folder).await {
-                Ok(running) => return Self { running, secrets },
+                Ok(running) => return Self { running, secrets, authority },
                 Err(error) => why = error,
             }
         }
@@ -36,7 +52,12 @@ impl Mosquitto {
         self.server().url()
     }
 
-    /// The password of the user `bridge`.
+    /// Who certifies devices.
+    pub fn authority(&self) -> &Authority {
+        &self.authority
+    }
+
+    /// The password of the user `haystack.bridge`.
     pub fn password(&self) -> String {
         fs::read_to_string(self.secrets.join(local::mosquitto::SECRET))
             .expect("the password was written when the server was laid out")

@@ -194,7 +194,7 @@ impl Platform {
         let client = format!("bridge-1-{}", session.trim());
         let password = self.mosquitto.password();
         // A clean session takes the place of the one that was there, and goes with its client.
-        let arguments = ["-i", &client, "-u", "bridge", "-P", password.trim()];
+        let arguments = ["-i", &client, "-u", local::mosquitto::USER, "-P", password.trim()];
         self.publish_with(&arguments, "devices/x/status", [String::new()]).await;
     }
 

@@ -38,11 +38,15 @@ async fn mosquitto_lets_devices_talk_and_the_bridge_listen() {
     };
     assert!(publish("devices/D-1/telemetry"));
     let password = broker.password();
-    assert_eq!(subscribe(&["-u", "bridge", "-P", &password]), "{}\n");
+    assert_eq!(subscribe(&["-u", local::mosquitto::USER, "-P", &password]), "{}\n");
     assert_eq!(subscribe(&[]), "", "a nameless client must hear nothing");
-    assert_eq!(subscribe(&["-u", "bridge", "-P", "guess"]), "");
+    assert_eq!(subscribe(&["-u", local::mosquitto::USER, "-P", "guess"]), "");
     broker.restart().await;
-    assert_eq!(subscribe(&["-u", "bridge", "-P", &password]), "{}\n", "kept over a restart");
+    assert_eq!(
+        subscribe(&["-u", local::mosquitto::USER, "-P", &password]),
+        "{}\n",
+        "kept over a restart"
+    );
 }
 
 #[tokio::test]

@@ -141,6 +141,7 @@ async fn up_is_taken_down_killed_and_comes_back() {
         assert_eq!(mode, 0o600, "{name}");
     }
     send_and_see(&env, 1).await;
+    certificates_decide(&home, &env).await;
 
     // A second one says so and leaves the first alone.
     let second = home.run(&["up", "--detach"]);
@@ -169,4 +170,135 @@ async fn up_is_taken_down_killed_and_comes_back() {
     home.succeed(&["up", "--detach"]);
     assert_eq!(home.env(), env);
     stored(&env, "HAYSTACK_PRIMARY_URL", 3).unwrap();
+}
+
+/// A device's connection by certificate that stays, made by OpenSSL's own client.
+struct Connected {
+    process: tokio::process::Child,
+}
+
+impl Connected {
+    /// MQTT 3.1.1 CONNECT with another client id than the certificate's name.
+    const CONNECT: [u8; 19] = *b"\x10\x11\x00\x04MQTT\x04\x02\x00\x3c\x00\x05thief";
+
+    async fn open(env: &BTreeMap<String, String>, certificate: &[String; 3]) -> Self {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let [ca, cert, key] = certificate;
+        let mut process = tokio::process::Command::new("openssl")
+            .args(["s_client", "-quiet", "-verify_return_error", "-verify_hostname", "localhost"])
+            .args(["-connect", &format!("127.0.0.1:{}", mqtts(env))])
+            .args(["-CAfile", ca, "-cert", cert, "-key", key])
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("openssl is installed");
+        process.stdin.as_mut().unwrap().write_all(&Self::CONNECT).await.unwrap();
+        let mut answer = [0; 4];
+        process.stdout.as_mut().unwrap().read_exact(&mut answer).await.unwrap();
+        assert_eq!(answer, [0x20, 2, 0, 0], "accepted");
+        Self { process }
+    }
+
+    async fn is_ended(mut self) {
+        let ended = tokio::time::timeout(std::time::Duration::from_mins(1), self.process.wait());
+        ended.await.expect("the broker ends the connection").unwrap();
+    }
+}
+
+fn mqtts(env: &BTreeMap<String, String>) -> u16 {
+    port(&env["HAYSTACK_MQTTS_URL"])
+}
+
+/// `mosquitto_pub` with these files, MQTT 5: what it says of the attempt.
+fn publish_by(
+    env: &BTreeMap<String, String>,
+    certificate: &[&str],
+    topic: &str,
+    n: u32,
+) -> (bool, String) {
+    let output = Command::new("mosquitto_pub")
+        .args(["-V", "5", "-h", "localhost", "-p", &mqtts(env).to_string(), "-q", "1"])
+        .args(certificate)
+        .args(["-t", topic, "-m", &payload(n)])
+        .output()
+        .expect("mosquitto_pub");
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.success(), String::from_utf8_lossy(&text).into_owned())
+}
+
+/// The files of a device's certificate in an authority's folder.
+fn files(pki: &Path, device: &str) -> [String; 3] {
+    let path = |name: &str| pki.join(name).display().to_string();
+    let of_device = |name: &str| path(&format!("devices/{device}/{name}"));
+    [path("ca.pem"), of_device("cert.pem"), of_device("key.pem")]
+}
+
+fn arguments(certificate: &[String; 3]) -> [&str; 6] {
+    let [ca, cert, key] = certificate;
+    ["--cafile", ca, "--cert", cert, "--key", key]
+}
+
+/// Who may speak as a device, by certificates.
+async fn certificates_decide(home: &Home, env: &BTreeMap<String, String>) {
+    const DEVICE: &str = "TS-001-2024";
+    const TOPIC: &str = "devices/TS-001-2024/telemetry";
+    // The printed line works as it is pasted.
+    let printed = home.succeed(&["pki", "issue", "device", DEVICE]);
+    let line = printed.lines().find(|line| line.trim().starts_with("mosquitto_pub")).unwrap();
+    let pasted = Command::new("sh").args(["-c", line]).status().unwrap();
+    assert!(pasted.success(), "{line}");
+    let pki = home.folder.join("pki");
+    let own = files(&pki, DEVICE);
+    assert_eq!(publish_by(env, &arguments(&own), TOPIC, 100), (true, String::new()));
+    for target in ["HAYSTACK_PRIMARY_URL", "HAYSTACK_SECONDARY_URL"] {
+        eventually("a reading by certificate", || async { stored(env, target, 100) }).await;
+    }
+    // Another's topic.
+    let (_, said) = publish_by(env, &arguments(&own), "devices/D-2/telemetry", 101);
+    assert!(said.contains("Not authorized"), "{said}");
+    // No certificate, a stranger's, one whose time is over.
+    let [ca, ..] = &own;
+    assert!(!publish_by(env, &["--cafile", ca], TOPIC, 102).0);
+    let strangers = testkit::folder("strangers");
+    let elsewhere = strangers.display().to_string();
+    home.succeed(&["pki", "--dir", &elsewhere, "init"]);
+    home.succeed(&["pki", "--dir", &elsewhere, "issue", "device", DEVICE]);
+    let [_, cert, key] = &files(&strangers, DEVICE);
+    let foreign = ["--cafile", ca, "--cert", cert, "--key", key];
+    assert!(!publish_by(env, &foreign, TOPIC, 103).0);
+    let authority = local::pki::Authority::open(&pki).unwrap();
+    let long_ago = domain::Timestamp::parse_rfc3339("2026-01-01T00:00:00Z").unwrap();
+    authority.issue(&domain::DeviceId::parse("OLD-1").unwrap(), 1, long_ago).unwrap();
+    let old = files(&pki, "OLD-1");
+    assert!(!publish_by(env, &arguments(&old), "devices/OLD-1/telemetry", 104).0);
+    // Revoked: the live connection ends, and no other is made.
+    let renewed = home.succeed(&["pki", "renew", DEVICE]);
+    assert!(renewed.contains("previous-cert.pem"), "{renewed}");
+    let next = files(&pki, DEVICE);
+    assert!(publish_by(env, &arguments(&next), TOPIC, 105).0, "the next one counts at once");
+    let live = Connected::open(env, &next).await;
+    home.succeed(&["pki", "revoke", DEVICE]);
+    live.is_ended().await;
+    let previous = ["cert.pem", "key.pem"]
+        .map(|name| pki.join(format!("devices/{DEVICE}/previous-{name}")).display().to_string());
+    let [cert, key] = &previous;
+    for refused in [arguments(&next), ["--cafile", ca, "--cert", cert, "--key", key]] {
+        assert!(!publish_by(env, &refused, TOPIC, 106).0, "{refused:?}");
+    }
+    let listed = home.succeed(&["pki", "list"]);
+    assert_eq!(listed.matches("revoked").count(), 2, "{listed}");
+    assert_eq!(listed.matches("expired").count(), 1, "{listed}");
+    // Given another, it is back.
+    home.succeed(&["pki", "issue", "device", DEVICE]);
+    assert!(publish_by(env, &arguments(&next), TOPIC, 107).0);
+    for target in ["HAYSTACK_PRIMARY_URL", "HAYSTACK_SECONDARY_URL"] {
+        for n in [105, 107] {
+            eventually("readings by certificate", || async { stored(env, target, n) }).await;
+        }
+        for n in [101, 102, 103, 104, 106] {
+            assert!(stored(env, target, n).is_err(), "reading {n} was refused");
+        }
+    }
 }

@@ -83,6 +83,16 @@ pub(crate) struct Child {
     task: JoinHandle<()>,
 }
 
+/// Looks at a child from elsewhere.
+pub(crate) struct Watch(watch::Receiver<State>);
+
+impl Watch {
+    /// Its process id; `None` while it does not run.
+    pub(crate) fn pid(&self) -> Option<Pid> {
+        self.0.borrow().pid.map(|pid| Pid::from_raw(pid.cast_signed()))
+    }
+}
+
 impl Child {
     /// Starts it, and starts it again whenever it ends.
     pub(crate) fn start(spec: Spec) -> Self {
@@ -106,6 +116,11 @@ impl Child {
     /// Its process id; `None` while it does not run.
     pub(crate) fn pid(&self) -> Option<u32> {
         self.state.borrow().pid
+    }
+
+    /// Whoever holds this knows its process id, as [`Child::pid`] does.
+    pub(crate) fn watch(&self) -> Watch {
+        Watch(self.state.clone())
     }
 
     /// Waits until `probe` says that it serves. Fails where it keeps ending.

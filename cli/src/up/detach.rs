@@ -1,6 +1,7 @@
 //! `up --detach` and `down`: an `up` in the background.
 
 use super::{
+    UpArgs,
     folder::{Folder, Lock},
     notice, orphans,
 };
@@ -25,7 +26,7 @@ const HOLDER_ATTEMPTS: u32 = 100;
 const STOP_LIMIT: Duration = Duration::from_mins(3);
 
 /// Starts `up` in a session of its own and returns when it is ready.
-pub(crate) async fn run(globals: &Globals) -> Result<ExitCode> {
+pub(crate) async fn run(args: &UpArgs, globals: &Globals) -> Result<ExitCode> {
     let folder = Folder::open(&globals.data_dir)?;
     drop(folder.lock()?);
     folder.forget_ready()?;
@@ -38,7 +39,10 @@ pub(crate) async fn run(globals: &Globals) -> Result<ExitCode> {
     for (key, value) in &globals.set {
         command.arg("--set").arg(format!("{key}={value}"));
     }
-    command.args(["up", "--no-live"]);
+    command.args(["up", "--no-live", "--mqtts-bind", &args.mqtts_bind.to_string()]);
+    for host in &args.mqtts_host {
+        command.args(["--mqtts-host", host]);
+    }
     command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
     let mut up = tokio::process::Command::from(command)
         .spawn()

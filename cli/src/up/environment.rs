@@ -1,6 +1,11 @@
 //! `haystack env`: where things are, for scripts. No passwords: `PGPASSFILE` names their file.
 
-use super::{EnvArgs, folder::Folder, stack::shell};
+use super::{
+    EnvArgs,
+    folder::Folder,
+    ports::{self, Ports},
+    stack::shell,
+};
 use crate::Globals;
 use domain::TargetName;
 use service::{Config, config};
@@ -15,7 +20,15 @@ pub(crate) async fn env(_: EnvArgs, globals: &Globals) -> anyhow::Result<ExitCod
     );
     let folder = Folder::open(&globals.data_dir)?;
     let config = config::load(Some(&folder.config()), folder.path(), &globals.set)?.config;
-    for (key, value) in variables(&config) {
+    let devices = Ports::known(&globals.data_dir);
+    let doors = [
+        ("HAYSTACK_MQTTS_URL", "mqtts", ports::MQTTS),
+        ("HAYSTACK_MQTT_WS_URL", "ws", ports::MQTT_WS),
+        ("HAYSTACK_MQTT_WSS_URL", "wss", ports::MQTT_WSS),
+    ];
+    let doors = doors
+        .map(|(key, scheme, name)| (key, format!("{scheme}://localhost:{}", devices.of(name))));
+    for (key, value) in variables(&config).into_iter().chain(doors) {
         println!("{key}={}", shell(&value));
     }
     Ok(ExitCode::SUCCESS)

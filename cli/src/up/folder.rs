@@ -7,6 +7,7 @@
 //! ports.json       ports chosen at the first start
 //! haystack.toml    configuration of the services, written at every start
 //! secrets/         one file a password, and pgpass
+//! pki/             certificates of devices and of the broker (`haystack pki`)
 //! log/             one file a child, and the one before it
 //! nats/ mosquitto/ postgres-primary/ postgres-secondary/
 //! ```
@@ -25,6 +26,11 @@ use std::{
 const LAYOUT: u32 = 1;
 /// A log longer than this is set aside at the next start.
 const LONGEST_LOG: u64 = 16 << 20;
+
+/// The folder of the authority, in a data folder.
+pub(crate) fn pki(data_dir: &Path) -> PathBuf {
+    data_dir.join("pki")
+}
 
 /// An opened data folder.
 #[derive(Debug, Clone)]
@@ -175,6 +181,11 @@ impl Folder {
     /// The configuration of the services.
     pub(crate) fn config(&self) -> PathBuf {
         self.path.join("haystack.toml")
+    }
+
+    /// The authority that certifies devices.
+    pub(crate) fn pki(&self) -> PathBuf {
+        pki(&self.path)
     }
 
     /// The folder of passwords.

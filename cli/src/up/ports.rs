@@ -3,10 +3,16 @@
 use super::{folder::Folder, notice};
 use anyhow::{Context, Result};
 use local::{port, secret};
-use std::{collections::BTreeMap, fs, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
 
+/// Where the ports are remembered.
+const FILE: &str = "ports.json";
 /// What listens, and where it does when nobody else is there.
-const KNOWN: [(&str, u16); 7] = [
+const KNOWN: [(&str, u16); 10] = [
     ("nats", 4222),
     ("mosquitto", 1883),
     ("postgres-primary", 5432),
@@ -14,7 +20,16 @@ const KNOWN: [(&str, u16); 7] = [
     ("bridge", 8001),
     ("ingest", 8002),
     ("simulator", 8003),
+    (MQTTS, 8883),
+    (MQTT_WS, 8083),
+    (MQTT_WSS, 8084),
 ];
+/// MQTT with certificates.
+pub(crate) const MQTTS: &str = "mqtts";
+/// MQTT over WebSocket.
+pub(crate) const MQTT_WS: &str = "mqtt-ws";
+/// MQTT over WebSocket with certificates.
+pub(crate) const MQTT_WSS: &str = "mqtt-wss";
 
 /// The port of each that listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,6 +60,14 @@ impl Ports {
         Ok(Self(ports))
     }
 
+    /// Those that `up` chose in this data folder, or would like to choose first.
+    pub(crate) fn known(data_dir: &Path) -> Self {
+        let text = fs::read(data_dir.join(FILE)).unwrap_or_default();
+        let before = serde_json::from_slice(&text).unwrap_or_default();
+        let ports = KNOWN.map(|(name, _)| (name.to_owned(), wanted(&before, name)));
+        Self(ports.into())
+    }
+
     /// The port of one of them.
     pub(crate) fn of(&self, name: &str) -> u16 {
         *self.0.get(name).expect("every known name got a port")
@@ -52,7 +75,7 @@ impl Ports {
 }
 
 fn file(folder: &Folder) -> PathBuf {
-    folder.path().join("ports.json")
+    folder.path().join(FILE)
 }
 
 fn wanted(before: &BTreeMap<String, u16>, name: &str) -> u16 {

@@ -1,16 +1,26 @@
 //! The four servers under `up`: NATS, Mosquitto, and PostgreSQL for the primary and the secondary.
 
 use super::{
+    certificates,
     child::{Child, Ending, Spec},
     folder::Folder,
     notice,
     orphans::Pattern,
-    ports::Ports,
+    ports::{self, Ports},
 };
 use anyhow::{Context, Result};
-use local::{Mosquitto, Nats, Postgres, Roles, Server, account, postgres, roles};
-use std::{ffi::OsString, path::Path, sync::Arc};
-use tokio::task::spawn_blocking;
+use domain::{Clock, SystemClock};
+use local::{
+    Mosquitto, Nats, Postgres, Roles, Server, account, mosquitto::Listeners, pki::Authority,
+    postgres, roles,
+};
+use std::{
+    ffi::OsString,
+    net::{IpAddr, Ipv4Addr},
+    path::Path,
+    sync::Arc,
+};
+use tokio::task::{JoinHandle, spawn_blocking};
 
 /// The clusters, the primary first, and the databases in each.
 const CLUSTERS: [(&str, &[&str]); 2] =
@@ -20,7 +30,23 @@ const CLUSTERS: [(&str, &[&str]); 2] =
 pub(crate) struct Servers {
     nats: Arc<Nats>,
     mosquitto: Arc<Mosquitto>,
+    authority: Authority,
     clusters: [Cluster; 2],
+}
+
+/// Where `up` lets devices in by certificate.
+#[derive(Debug, Clone)]
+pub(crate) struct Doorstep {
+    /// The address that the broker's listeners with certificates bind.
+    pub(crate) bind: IpAddr,
+    /// Names and addresses by which devices reach this machine.
+    pub(crate) hosts: Vec<String>,
+}
+
+impl Default for Doorstep {
+    fn default() -> Self {
+        Self { bind: Ipv4Addr::LOCALHOST.into(), hosts: Vec::new() }
+    }
 }
 
 /// One PostgreSQL.
@@ -48,7 +74,11 @@ pub(crate) fn patterns(folder: &Folder) -> Vec<Pattern> {
 
 impl Servers {
     /// Lays them out in the folder; the databases' clusters are made at the first start.
-    pub(crate) async fn lay_out(folder: &Folder, ports: &Ports) -> Result<Self> {
+    pub(crate) async fn lay_out(
+        folder: &Folder,
+        ports: &Ports,
+        doorstep: Doorstep,
+    ) -> Result<Self> {
         let [primary, secondary] = CLUSTERS.map(|(name, databases)| {
             let (folder, ports) = (folder.clone(), ports.clone());
             spawn_blocking(move || Cluster::lay_out(&folder, &ports, name, databases))
@@ -57,15 +87,24 @@ impl Servers {
         let others = spawn_blocking(move || -> Result<_> {
             let (path, secrets) = (of_others.path(), of_others.secrets());
             let nats = Nats::lay_out(&path.join("nats"), &secrets, ports.of("nats"))?;
+            let now = SystemClock.now();
+            let authority = Authority::init(&of_others.pki(), &doorstep.hosts, now)?;
             let wanted = path.join("mosquitto");
-            let mosquitto = Mosquitto::lay_out(&wanted, &secrets, ports.of("mosquitto"))?;
+            let listeners = Listeners {
+                mqtt: ports.of("mosquitto"),
+                mqtts: ports.of(ports::MQTTS),
+                ws: ports.of(ports::MQTT_WS),
+                wss: ports.of(ports::MQTT_WSS),
+                bind: doorstep.bind,
+            };
+            let mosquitto = Mosquitto::lay_out(&wanted, &secrets, listeners, &authority)?;
             say_where("mosquitto", &wanted, mosquitto.folder());
-            Ok((Arc::new(nats), Arc::new(mosquitto)))
+            Ok((Arc::new(nats), Arc::new(mosquitto), authority))
         });
         let (primary, secondary, others) = tokio::try_join!(primary, secondary, others)
             .context("a task that lays out the servers was lost")?;
-        let (nats, mosquitto) = others?;
-        Ok(Self { nats, mosquitto, clusters: [primary?, secondary?] })
+        let (nats, mosquitto, authority) = others?;
+        Ok(Self { nats, mosquitto, authority, clusters: [primary?, secondary?] })
     }
 
     /// Starts them all, with no wait; none where one can't be.
@@ -75,9 +114,13 @@ impl Servers {
         let mosquitto = spec(&self.mosquitto, Ending::SERVER, folder)?;
         let primary = spec(&primary.postgres, Ending::POSTGRES, folder)?;
         let secondary = spec(&secondary.postgres, Ending::POSTGRES, folder)?;
+        let mosquitto = Child::start(mosquitto);
+        let keeper =
+            certificates::keep(self.authority.clone(), self.mosquitto.clone(), mosquitto.watch());
         Ok(Started {
             nats: Child::start(nats),
-            mosquitto: Child::start(mosquitto),
+            mosquitto,
+            keeper: tokio::spawn(keeper),
             clusters: [primary, secondary].map(Child::start),
         })
     }
@@ -181,6 +224,7 @@ fn spec<S: Server + 'static>(server: &Arc<S>, ending: Ending, folder: &Folder) -
 pub(crate) struct Started {
     nats: Child,
     mosquitto: Child,
+    keeper: JoinHandle<()>,
     clusters: [Child; 2],
 }
 
@@ -192,6 +236,7 @@ impl Started {
 
     /// Stops what talks before what it talks to.
     pub(crate) async fn stop(self) {
+        self.keeper.abort();
         self.mosquitto.stop().await;
         self.nats.stop().await;
         let [primary, secondary] = self.clusters;

@@ -5,7 +5,7 @@ use super::{
     folder::Folder,
     notice, orphans,
     ports::Ports,
-    servers::{Servers, Started},
+    servers::{Doorstep, Servers, Started},
     services::{self, Binary},
 };
 use crate::Globals;
@@ -23,10 +23,15 @@ pub(crate) struct Stack {
 
 impl Stack {
     /// Starts everything and returns when it serves.
-    pub(crate) async fn start(&mut self, folder: &Folder, set: &[(String, String)]) -> Result<()> {
+    pub(crate) async fn start(
+        &mut self,
+        folder: &Folder,
+        doorstep: Doorstep,
+        set: &[(String, String)],
+    ) -> Result<()> {
         orphans::end(folder).await?;
         let ports = self.ports.insert(Ports::choose(folder)?).clone();
-        let servers = Servers::lay_out(folder, &ports).await?;
+        let servers = Servers::lay_out(folder, &ports, doorstep).await?;
         let config = servers.config(folder, &ports);
         secret::write_as(&folder.config(), config.as_bytes(), 0o644)?;
         let started = self.servers.insert(servers.start(folder)?);
@@ -76,6 +81,7 @@ fn how_to_try(folder: &Folder, globals: &Globals, ports: &Ports) -> String {
 
   PGPASSFILE={pgpass} psql postgresql://haystack@127.0.0.1:{primary}/haystack -c 'select * from core.values_demo_current'
 
+  {haystack} pki issue device TS-001-2024    a certificate, and how to send with it
   {haystack} demo      a few devices that keep talking
   {haystack} status    what flows, what waits, what is held
   {haystack} env       these addresses, for scripts"#

@@ -4,7 +4,6 @@ use super::{BACKDATE_MICROS, DAY_MICROS, MAX_DAYS};
 use crate::secret;
 use anyhow::{Context, Result};
 use domain::{Timestamp, time::rfc3339};
-use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeSet,
@@ -166,17 +165,13 @@ impl Register {
 }
 
 /// One change at a time; given back when dropped.
-pub(super) fn lock(folder: &Path) -> Result<Flock<File>> {
+pub(super) fn lock(folder: &Path) -> Result<File> {
     let path = folder.join("lock");
-    let file = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .mode(0o600)
-        .open(&path)
-        .with_context(|| {
-            format!("can't open {}; `haystack pki init` makes an authority", path.display())
-        })?;
-    Flock::lock(file, FlockArg::LockExclusive)
-        .map_err(|(_, error)| anyhow::anyhow!("can't lock {}: {error}", path.display()))
+    let mut options = OpenOptions::new();
+    let file = options.create(true).truncate(false).write(true).mode(0o600).open(&path);
+    let file = file.with_context(|| {
+        format!("can't open {}; `haystack pki init` makes an authority", path.display())
+    })?;
+    file.lock().with_context(|| format!("can't lock {}", path.display()))?;
+    Ok(file)
 }

@@ -108,7 +108,12 @@ fn authority_params(register: &Register) -> Result<CertificateParams> {
     Ok(params)
 }
 
-fn params(name: &str, serial: &str, from: Timestamp, until: Timestamp) -> Result<CertificateParams> {
+fn params(
+    name: &str,
+    serial: &str,
+    from: Timestamp,
+    until: Timestamp,
+) -> Result<CertificateParams> {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, name);

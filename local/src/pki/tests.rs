@@ -41,7 +41,8 @@ fn a_certificate_is_believed_until_it_is_revoked() {
         assert!(believed, "{text}");
     }
     let (_, text) = openssl(&["x509", "-noout", "-text", "-in", cert.to_str().unwrap()]);
-    let said = ["CN = TS-001-2024", "TLS Web Client Authentication", "DNS:TS-001-2024", "prime256v1"];
+    let said =
+        ["CN = TS-001-2024", "TLS Web Client Authentication", "DNS:TS-001-2024", "prime256v1"];
     for said in said {
         assert!(text.contains(said), "{said} in {text}");
     }
