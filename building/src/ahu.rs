@@ -187,9 +187,11 @@ fn coils(
     leaks: Leaks,
     now: &mut AhuNow,
 ) {
-    // Without flow a valve opens as if there were water: that is what calls for the plant.
+    // Without flow a valve opens as if there were water: that is what calls for the plant. While
+    // zones are warmed at night the cooling coil is locked out.
+    let locked_out = memory.mode == AhuMode::NightHeating;
     let drop = (entering - water.chilled.unwrap_or(7.0) - APPROACH).max(0.0);
-    let call = if drop > 0.1 { (entering - memory.setpoint) / drop } else { 0.0 };
+    let call = if drop > 0.1 && !locked_out { (entering - memory.setpoint) / drop } else { 0.0 };
     memory.cooling += (call.clamp(0.0, 1.0) - memory.cooling) * ACTUATOR;
     let cold = match water.chilled {
         Some(_) => entering - drop * memory.cooling.max(leaks.cooling),

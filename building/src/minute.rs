@@ -12,7 +12,7 @@ use crate::{
     loads::Loads,
     memory::{AhuMode, Memory},
     mode::{self, Call},
-    vav::{self, Demand, VavMode},
+    vav::{self, Demand, Need, VavMode},
     weather::Weather,
     zone::SupplyAir,
 };
@@ -131,9 +131,13 @@ impl Now {
         for (index, zone) in design.zones.iter().enumerate() {
             let (state, now) = (&mut memory.zones[index], &mut self.zones[index]);
             let mode = memory.ahus[zone.ahu].mode;
-            let occupied =
-                mode == AhuMode::WarmUp || design.schedules[zone.schedule].is_occupied(clock);
-            now.demand = Demand::of(zone, &design.setpoints, memory.seed, occupied, state.temp);
+            let need = match mode {
+                AhuMode::WarmUp => Need::Comfort,
+                _ if design.schedules[zone.schedule].is_occupied(clock) => Need::Comfort,
+                AhuMode::NightHeating => Need::Lift,
+                _ => Need::Rest,
+            };
+            now.demand = Demand::of(zone, &design.setpoints, memory.seed, need, state.temp);
             now.mode = vav::control(zone, state, &now.demand, mode != AhuMode::Off);
             now.supply.flow = state.damper * zone.flow_max;
             let back = &mut self.returns[zone.ahu];

@@ -29,9 +29,66 @@ impl Mistake {
         let ends = [" at line ", ", set DuplicateKeyPolicy"].map(|end| said.find(end));
         let plain = &said[..ends.into_iter().flatten().min().unwrap_or(said.len())];
         let missing = plain.strip_prefix("missing field `").and_then(|rest| rest.split('`').next());
-        let key = missing.map(str::to_owned).or_else(|| key_at(text, location));
-        Self { line: line_of(location), key: key.unwrap_or_default(), text: plain.to_owned() }
+        let above = path_above(text, location);
+        let key = match missing {
+            Some(missing) => Some(missing.to_owned()),
+            None => key_at(text, location),
+        };
+        let key = [above, key].into_iter().flatten().collect::<Vec<_>>().join(".");
+        Self { line: line_of(location), key, text: in_plain_words(plain) }
     }
+}
+
+/// What the YAML reader says, for people who know buildings.
+fn in_plain_words(said: &str) -> String {
+    let expected = match said {
+        _ if said.starts_with("missing field") => "it is missing",
+        _ if said.starts_with("invalid u") || said.starts_with("invalid i") => {
+            "a whole number is expected"
+        }
+        _ if said.starts_with("invalid floating point") => "a number is expected, such as 52.5",
+        _ if said.starts_with("invalid bool") => "true or false is expected",
+        _ if said.starts_with("expected mapping start") => {
+            "keys with values are expected below it (key: value)"
+        }
+        _ if said.starts_with("expected sequence start") => {
+            "a list is expected: lines that begin with - below it, or [ … ]"
+        }
+        _ if said.starts_with("unexpected end of input") => {
+            "the description is empty; site, floors and the rest are expected \
+             (`docs/building.md`)"
+        }
+        _ if said.starts_with("comment intercepting") => {
+            "the line does not stand as far in as its neighbours, or belongs to nothing"
+        }
+        _ => return said.to_owned(),
+    };
+    // The reader's own words too, for whoever looks them up.
+    format!("{expected} ({said})")
+}
+
+/// The keys above a place, by how far in the lines stand.
+fn path_above(text: &str, location: Location) -> Option<String> {
+    let index = usize::try_from(location.line()).ok()?.checked_sub(1)?;
+    let lines: Vec<&str> = text.lines().take(index + 1).collect();
+    let depth = |line: &str| line.len() - line.trim_start().len();
+    let mut least = depth(lines.get(index)?);
+    let mut keys = Vec::new();
+    for line in lines[..index].iter().rev() {
+        let plain = line.trim_start();
+        if plain.is_empty() || plain.starts_with('#') || depth(line) >= least {
+            continue;
+        }
+        // The first key of a thing in a list stands behind the dash, beside the thing's others.
+        let inside = plain.trim_start_matches("- ");
+        let is_above = depth(line) + plain.len() - inside.len() < least;
+        least = depth(line);
+        if let (true, Some((key, _))) = (is_above, inside.split_once(':')) {
+            keys.push(key.trim().to_owned());
+        }
+    }
+    keys.reverse();
+    (!keys.is_empty()).then(|| keys.join("."))
 }
 
 /// What stands before the text: `line 12: site.latitude: `.

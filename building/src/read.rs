@@ -29,6 +29,7 @@ const MAX_FAULTS: usize = 1_000;
 pub(crate) fn plan(text: &str) -> Result<Plan, Mistake> {
     let description: Description =
         serde_saphyr::from_str(text).map_err(|error| Mistake::unreadable(text, &error))?;
+    site::name(&description)?;
     let interval = interval(&description)?;
     let schedules = site::schedules(&description)?;
     let names: Vec<&String> = description.schedules.keys().collect();

@@ -37,6 +37,20 @@ impl VavMode {
     }
 }
 
+/// How far above its setback a zone is warmed at night, K: past where night heating ends.
+const NIGHT_LIFT: f64 = 1.5;
+
+/// What a zone is to be kept ready for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Need {
+    /// People.
+    Comfort,
+    /// Nobody: nothing but harm is kept away.
+    Rest,
+    /// Nobody, and it was too cold: it is warmed a little, once, instead of again and again.
+    Lift,
+}
+
 /// What a zone asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub(crate) struct Demand {
@@ -50,19 +64,13 @@ pub(crate) struct Demand {
 
 impl Demand {
     /// What a zone at `temp` asks for. People set the thermostat up to half a degree off.
-    pub(crate) fn of(
-        zone: &Zone,
-        setpoints: &Setpoints,
-        seed: u64,
-        occupied: bool,
-        temp: f64,
-    ) -> Self {
+    pub(crate) fn of(zone: &Zone, setpoints: &Setpoints, seed: u64, need: Need, temp: f64) -> Self {
         let taste = uniform(seed, branch(zone.stream, stream("taste")), 0);
         let taste = (taste * 11.0).floor() / 10.0 - 0.5;
-        let (heat_at, cool_at) = if occupied {
-            (setpoints.heating + taste, setpoints.cooling + taste)
-        } else {
-            (setpoints.setback, setpoints.setup)
+        let (heat_at, cool_at) = match need {
+            Need::Comfort => (setpoints.heating + taste, setpoints.cooling + taste),
+            Need::Lift => (setpoints.setback + NIGHT_LIFT, setpoints.setup),
+            Need::Rest => (setpoints.setback, setpoints.setup),
         };
         let half = BAND / 2.0;
         Self {

@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use clap::{Args, Subcommand, ValueEnum};
 use domain::{
     OrgKey, SimulatorId, Timestamp,
-    model::{Poller, SIMULATOR},
+    model::{ACTIVE, Poller, SIMULATOR},
     simulator::{Ask, Pace, Scope, SimulatorConfig, State},
 };
 use nats::{
@@ -28,6 +28,10 @@ const ANSWER: Duration = Duration::from_secs(10);
 const LISTED: Duration = Duration::from_secs(2);
 /// How long a simulator that was just made has until a service runs it.
 const FOUND: Duration = Duration::from_secs(15);
+/// Longest name of a simulator, in characters.
+const MAX_NAME: usize = 100;
+/// The status of one that nobody runs any more.
+const REMOVED: &str = "removed";
 
 #[derive(Args)]
 #[command(args_conflicts_with_subcommands = true)]
@@ -83,6 +87,11 @@ pub(crate) enum SimulatorCommand {
         #[arg(long)]
         confirm: bool,
     },
+    /// Take it out of service for good; its entities and readings stay (repeating it changes nothing)
+    Remove {
+        /// Its number
+        id: SimulatorId,
+    },
     /// Simulate another building from the next interval on
     Configure {
         /// Its number
@@ -129,9 +138,9 @@ pub(crate) struct CreateArgs {
     /// Org
     #[arg(long, default_value = "demo")]
     org: OrgKey,
-    /// Where its randomness begins
-    #[arg(long, default_value_t = 1)]
-    seed: u64,
+    /// Where its randomness begins [default: the description's]
+    #[arg(long)]
+    seed: Option<u64>,
     /// Hours before now that it fills first
     #[arg(long, default_value_t = 24)]
     history_hours: u32,
@@ -172,6 +181,7 @@ pub(crate) async fn run(args: SimulatorArgs, globals: &Globals) -> Result<ExitCo
     let done = match command {
         C::Check { .. } => return Ok(ExitCode::SUCCESS),
         C::Create(args) => return create(&wire, args).await,
+        C::Remove { id } => return remove(&wire, id).await.map(|()| ExitCode::SUCCESS),
         C::Load(args) => return load::run(&wire, &args).await,
         C::List { json } => return list(&wire, json).await,
         C::Start { id, speed, until } => start(&wire, id, speed, until).await?,
@@ -184,7 +194,7 @@ pub(crate) async fn run(args: SimulatorArgs, globals: &Globals) -> Result<ExitCo
             ask(&wire, id, "reset", &Ask::Reset { scope, from, confirm }).await?
         }
         C::Configure { id, file, seed } => {
-            let before = ask(&wire, id, "state", &Ask::State).await?.config;
+            let before = configuration(&wire, id).await?;
             let building = describe::read(&file)?;
             let seed = seed.unwrap_or(before.seed);
             let config = SimulatorConfig { building, seed, ..before };
@@ -254,9 +264,13 @@ async fn create(wire: &Wire, args: CreateArgs) -> Result<ExitCode> {
         "--backfill: readings of the future can't be made; it may end at {now} at the latest"
     );
     let building = describe::read_or_default(args.file.as_deref())?;
+    let seed = match args.seed {
+        Some(seed) => seed,
+        None => building::Plan::read(&building)?.seed(),
+    };
     let config = SimulatorConfig {
         building,
-        seed: args.seed,
+        seed,
         history_hours: if args.backfill.is_some() { 0 } else { args.history_hours },
         begins: args.backfill.map(|(from, _)| from),
         autostart: !args.stopped && args.backfill.is_none(),
@@ -264,6 +278,7 @@ async fn create(wire: &Wire, args: CreateArgs) -> Result<ExitCode> {
     config.check().map_err(anyhow::Error::msg)?;
     let plan = simulator::simulated::plan(&config)?;
     let name = args.name.unwrap_or_else(|| describe::site(&plan));
+    free_name(wire, &args.org, &name).await?;
     let (text, wanted) = (serde_json::to_string(&config)?, simulator::wanted(&plan));
     let poller = registry::add_poller(wire, &args.org, SIMULATOR, name, text, &wanted).await?;
     println!("made simulator {}: {}, {} points", poller.id, poller.name, plan.points().len());
@@ -273,6 +288,45 @@ async fn create(wire: &Wire, args: CreateArgs) -> Result<ExitCode> {
     found(wire, poller.id).await?;
     start(wire, poller.id, None, Some(to)).await?;
     progress::follow(wire, poller.id).await
+}
+
+/// What the platform wants a simulator to be.
+async fn configuration(wire: &Wire, id: SimulatorId) -> Result<SimulatorConfig> {
+    let known = nats::model::load(wire).await?;
+    let poller = known.poller(id).with_context(|| {
+        format!("there is no simulator {id}; `haystack simulator list` names them")
+    })?;
+    serde_json::from_str(&poller.config)
+        .with_context(|| format!("simulator {id} has a configuration that can't be read"))
+}
+
+/// A name that a person can tell from the others.
+async fn free_name(wire: &Wire, org: &OrgKey, name: &str) -> Result<()> {
+    let fits = (1..=MAX_NAME).contains(&name.trim().chars().count());
+    anyhow::ensure!(
+        fits && !name.chars().any(char::is_control),
+        "--name: 1 to {MAX_NAME} characters are expected, in one line"
+    );
+    let mut pollers = nats::model::load(wire).await?.pollers().into_iter();
+    let same = pollers.find(|it| it.org == *org && it.name == name && it.status == ACTIVE);
+    match same {
+        None => Ok(()),
+        Some(poller) => anyhow::bail!(
+            "simulator {} of org {org} is called {name:?} already; give this one another --name",
+            poller.id
+        ),
+    }
+}
+
+/// Takes it out of service for good. Its entities and readings stay.
+async fn remove(wire: &Wire, id: SimulatorId) -> Result<()> {
+    let changed = registry::set_poller_status(wire, id, REMOVED).await?;
+    let (poller, changed) = changed.with_context(|| {
+        format!("there is no simulator {id}; `haystack simulator list` names them")
+    })?;
+    let so = if changed { "" } else { " (it was so)" };
+    println!("simulator {id} ({}) is removed{so}; its entities and readings stay", poller.name);
+    Ok(())
 }
 
 /// Waits until a service runs it.
@@ -288,7 +342,7 @@ async fn found(wire: &Wire, id: SimulatorId) -> Result<()> {
 
 async fn list(wire: &Wire, json: bool) -> Result<ExitCode> {
     let mut pollers = nats::model::load(wire).await?.pollers();
-    pollers.retain(|poller| poller.poller_type == SIMULATOR);
+    pollers.retain(|poller| poller.poller_type == SIMULATOR && poller.status == ACTIVE);
     let mut table = Table::new(["id", "org", "name", "points", "status", "last run", "why"]);
     let mut listed = Vec::new();
     // All at once: one service that hangs must not be waited for as often as it has simulators.
@@ -320,7 +374,7 @@ fn row(poller: &Poller, asked: &Result<State, Refusal>) -> [String; 7] {
     let [points, doing, last, why] = match asked {
         Ok(state) => [
             state.points.to_string(),
-            state.status.as_str().to_owned(),
+            describe::doing(state),
             state.last_run_timestamp.map_or_else(none, |at| at.to_string()),
             state.error_message.clone().unwrap_or_default(),
         ],

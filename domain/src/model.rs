@@ -150,6 +150,8 @@ pub enum Record {
 
 /// Longest record, in bytes of JSON.
 pub const MAX_RECORD: usize = 1 << 20;
+/// The same of a poller: it names all its entities, and one of 100,000 has as many.
+pub const MAX_POLLER: usize = 8 << 20;
 /// Longest name of a tag, in bytes: databases index it.
 pub const MAX_TAG_NAME: usize = 128;
 /// Longest name for people, in bytes.
@@ -165,8 +167,9 @@ impl Record {
     pub fn check(&self) -> Result<(), Unkeepable> {
         let unkeepable = |text: String| Err(Unkeepable(text));
         let json = serde_json::to_string(self).map_err(|error| Unkeepable(error.to_string()))?;
-        if json.len() > MAX_RECORD {
-            return unkeepable(format!("larger than {MAX_RECORD} bytes"));
+        let most = if matches!(self, Self::Poller(_)) { MAX_POLLER } else { MAX_RECORD };
+        if json.len() > most {
+            return unkeepable(format!("{} bytes, at most {most} are taken", json.len()));
         }
         // JSON writes a NUL in no other way; after a written backslash it would be a text.
         if json.replace("\\\\", "").contains("\\u0000") {

@@ -22,6 +22,8 @@ impl std::str::FromStr for SimulatorId {
     }
 }
 
+/// Longest description of a building, in bytes.
+pub const MAX_DESCRIPTION: usize = 1 << 20;
 /// Longest history that a simulator fills by itself, in hours: a year and a day.
 pub const MAX_HISTORY_HOURS: u32 = 366 * 24;
 /// Where a simulator may begin: what is older is out of range at every door of the platform.
@@ -54,6 +56,9 @@ pub struct SimulatorConfig {
 impl SimulatorConfig {
     /// What the description does not say itself.
     pub fn check(&self) -> Result<(), String> {
+        if self.building.len() > MAX_DESCRIPTION {
+            return Err(format!("the description: at most {MAX_DESCRIPTION} bytes are expected"));
+        }
         if self.history_hours > MAX_HISTORY_HOURS {
             return Err(format!("history_hours: at most {MAX_HISTORY_HOURS} is expected"));
         }
@@ -66,6 +71,12 @@ impl SimulatorConfig {
     /// Stands for what the readings depend on.
     pub fn fingerprint(&self) -> u64 {
         crate::subject::fnv1a(format!("{}\n{}", self.seed, self.building).as_bytes())
+    }
+
+    /// Stands for all descriptions of a run, where this one follows those that `before` stands for.
+    pub fn lineage_after(&self, before: u64, at: Timestamp) -> u64 {
+        let text = format!("{before}\n{}\n{}", at.micros(), self.fingerprint());
+        crate::subject::fnv1a(text.as_bytes())
     }
 }
 

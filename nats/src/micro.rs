@@ -26,6 +26,9 @@ impl Refusal {
     }
 }
 
+/// Longest text of a refusal, in bytes.
+const MAX_REFUSAL: usize = 2_000;
+
 /// The text of a refusal by silence.
 pub const NO_ANSWER: &str = "the service did not answer in time; look again";
 
@@ -43,11 +46,16 @@ impl<T> Request<T> {
     }
 }
 
+/// A header holds one line; one that is too long would be no answer at all.
+fn header(text: &str) -> String {
+    let end = text.floor_char_boundary(MAX_REFUSAL.min(text.len()));
+    text[..end].replace(['\r', '\n'], " ")
+}
+
 async fn respond(request: &async_nats::service::Request, answer: Result<bytes::Bytes, Refusal>) {
     let answer = answer.map_err(|refusal| error::Error {
         code: usize::from(refusal.status),
-        // A header holds one line.
-        status: refusal.text.replace(['\r', '\n'], " "),
+        status: header(&refusal.text),
     });
     if let Err(error) = request.respond(answer).await {
         tracing::debug!(%error, "an answer could not be sent");

@@ -4,7 +4,7 @@
 
 mod poller;
 
-pub use poller::{Wanted, add_poller, configure_poller};
+pub use poller::{Wanted, add_poller, configure_poller, set_poller_status};
 
 use crate::{
     Wire,

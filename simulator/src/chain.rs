@@ -11,7 +11,7 @@ const RUN: &str = "Haystack-Simulator-Run";
 const EPOCH: &str = "Haystack-Simulator-Epoch";
 const TO: &str = "Haystack-Simulator-To";
 const BEGINS: &str = "Haystack-Simulator-Begins";
-const CONFIG: &str = "Haystack-Simulator-Config";
+const LINEAGE: &str = "Haystack-Simulator-Config";
 
 /// What a message says of itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,8 +24,8 @@ pub(crate) struct Link {
     pub(crate) to: Timestamp,
     /// The message began the run, and how.
     pub(crate) begins: Option<Beginning>,
-    /// Stands for the description by which the readings up to `to` were made.
-    pub(crate) config: u64,
+    /// Stands for the descriptions by which the readings of the run up to `to` were made.
+    pub(crate) lineage: u64,
 }
 
 /// How a run began.
@@ -44,7 +44,7 @@ impl Link {
             (RUN, self.run.to_string()),
             (EPOCH, self.epoch.to_string()),
             (TO, self.to.micros().to_string()),
-            (CONFIG, self.config.to_string()),
+            (LINEAGE, self.lineage.to_string()),
         ];
         if let Some(begins) = self.begins {
             let word = match begins {
@@ -69,7 +69,7 @@ impl Link {
             epoch: headers.get(EPOCH)?.parse().ok()?,
             to: Timestamp::from_micros(headers.get(TO)?.parse().ok()?)?,
             begins,
-            config: headers.get(CONFIG)?.parse().ok()?,
+            lineage: headers.get(LINEAGE)?.parse().ok()?,
         })
     }
 }
@@ -87,14 +87,14 @@ pub(crate) enum Step {
     Foreign,
 }
 
-/// Compares what was saved (the run, how far it is, its description) with the last message of the
+/// Compares what was saved (the run, how far it is, its descriptions) with the last message of the
 /// simulator.
-pub(crate) fn reconcile(run: u64, at: Timestamp, config: u64, last: Option<Link>) -> Step {
+pub(crate) fn reconcile(run: u64, at: Timestamp, lineage: u64, last: Option<Link>) -> Step {
     let Some(last) = last else { return Step::Stay };
     let ahead = last.run != run || last.to > at;
     match last.begins {
-        // What another description made, this one can't make again: the state is older than that.
-        _ if ahead && last.config != config => Step::Foreign,
+        // What other descriptions made, these can't make again: the state is older than that.
+        _ if ahead && last.lineage != lineage => Step::Foreign,
         // What is stored before it was saved, is never more than one message.
         Some(begins) if last.run == run + 1 => Step::Begin(begins, last.to),
         _ if last.run != run => Step::Foreign,
@@ -113,7 +113,7 @@ mod tests {
     }
 
     fn link(run: u64, minutes: i64, begins: Option<Beginning>) -> Link {
-        Link { run, epoch: 7, to: at(minutes), begins, config: 5 }
+        Link { run, epoch: 7, to: at(minutes), begins, lineage: 5 }
     }
 
     #[test]

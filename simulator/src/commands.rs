@@ -1,6 +1,7 @@
 //! What a simulator is told, and what it answers.
 
 use crate::{
+    Shared,
     chain::Beginning,
     session::{Over, Session, beginning},
     simulated::plan,
@@ -8,6 +9,7 @@ use crate::{
 };
 use domain::{
     Batch, Deletion, Revision, Timestamp,
+    model::Poller,
     simulator::{Ask, Command, EventType, Pace, Scope, SimulatorConfig, State, Status},
     tags::TagValue,
 };
@@ -125,7 +127,8 @@ async fn start(session: &mut Session, pace: Option<Pace>) -> Result<(), Denied> 
 }
 
 async fn stop(session: &mut Session) -> Result<(), Denied> {
-    if session.saved.status == Status::Stopped {
+    // One that failed makes nothing, and stays what it is: only `reset` leads out of that.
+    if matches!(session.saved.status, Status::Stopped | Status::Error) {
         return Ok(());
     }
     let before = now_is(session);
@@ -153,6 +156,10 @@ async fn reset(
             let now = session.shared.clock.now();
             let to = session.simulated.floor(beginning(&session.saved.config, now));
             (Beginning::Fresh, to, tombstone(session, Timestamp::MIN))
+        }
+        (Scope::Data, Some(_)) if session.saved.status == Status::Error => {
+            let text = "its past is not known: reset all of it (without from), or only its state";
+            return Err(Refusal::new(409, text).into());
         }
         (Scope::Data, Some(from)) if from > at => {
             let text = format!("from: at most {at} is expected, where it stopped");
@@ -189,10 +196,19 @@ fn tombstone(session: &Session, from: Timestamp) -> Batch {
 }
 
 async fn configure(session: &mut Session, config: &SimulatorConfig) -> Result<(), Refusal> {
+    give_config(&session.shared, &session.poller, config).await
+}
+
+/// Gives a simulator another configuration; whoever runs it adopts it.
+pub(crate) async fn give_config(
+    shared: &Shared,
+    poller: &Poller,
+    config: &SimulatorConfig,
+) -> Result<(), Refusal> {
     config.check().map_err(invalid)?;
     let wanted = wanted(&plan(config).map_err(|why| invalid(why.to_string()))?);
     let text = serde_json::to_string(config).map_err(|error| invalid(error.to_string()))?;
-    let poller = registry::configure_poller(&session.shared.wire, &session.poller, text, &wanted);
+    let poller = registry::configure_poller(&shared.wire, poller, text, &wanted);
     poller.await.map_err(|fault| Refusal::new(503, fault.to_string()))?;
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use crate::{
     Shared, commands,
-    session::{Over, Requests, Session, next, open},
+    session::{Opened, Over, Requests, Session, next, open},
     tenure::Tenure,
 };
 use domain::{SimulatorId, simulator::EventType};
@@ -19,7 +19,13 @@ pub(crate) async fn run(
     lost: CancellationToken,
 ) {
     let session = async {
-        let Some((mut session, served)) = open(&shared, id, epoch, tenure).await else { return };
+        let Some(opened) = open(&shared, id, epoch, tenure).await else { return };
+        let Opened { mut session, served, order } = opened;
+        if let Some(order) = order
+            && commands::answer(&mut session, order).await.is_err()
+        {
+            return;
+        }
         let _ = live(&mut session, served).await;
     };
     tokio::select! {

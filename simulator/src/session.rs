@@ -19,7 +19,7 @@ use std::{sync::Arc, time::Duration};
 use store::simulator::{Saved, Saving};
 use tokio::time::Instant;
 
-pub(crate) use open::{beginning, open};
+pub(crate) use open::{Opened, beginning, open};
 pub(crate) use waits::{Waits, hold_name};
 
 /// What can be told to a simulator.
@@ -109,6 +109,9 @@ impl Session {
 
     /// Takes one step: finds out what is stored, saves, or makes the next readings.
     pub(crate) async fn advance(&mut self) -> Result<(), Over> {
+        if !self.tenure.holds() {
+            return Err(Over);
+        }
         if self.unsure {
             return self.settle().await;
         }
@@ -135,6 +138,9 @@ impl Session {
     /// Saves the state and the log; whether the database has it.
     pub(crate) async fn save(&mut self) -> Result<bool, Over> {
         self.unsaved = true;
+        if !self.tenure.holds() {
+            return Err(Over);
+        }
         let Ok(memory) = rmp_serde::to_vec(&self.memory) else {
             self.hold("its memory can't be written".to_owned());
             return Ok(false);
@@ -153,7 +159,7 @@ impl Session {
             Ok(Saving::Done) => {
                 self.unsaved = false;
                 self.log.saved(&self.shared, &self.poller);
-                self.waits.moving(&self.shared, self.saved.id);
+                self.moving();
                 Ok(true)
             }
             Ok(Saving::Fenced) => Err(Over),
@@ -169,6 +175,7 @@ impl Session {
         match self.saved.status {
             settled @ (Status::Stopped | Status::Error) => settled,
             _ if self.waits.why.is_some() => Status::Waiting,
+            _ if self.timing.pace.speed > 1.0 => Status::Running,
             _ if self.behind(self.shared.clock.now()) => Status::Filling,
             _ => Status::Running,
         }
@@ -177,6 +184,14 @@ impl Session {
     /// Whether what is stored is known.
     pub(crate) fn settled(&self) -> bool {
         !self.unsure
+    }
+
+    /// Nothing is in the way any more; a wait that was one is told with what happens next.
+    pub(super) fn moving(&mut self) {
+        if let Some((why, seconds)) = self.waits.moving(&self.shared, self.saved.id) {
+            let text = format!("waited {seconds} s: {why}");
+            self.note(EventType::Error, text, json!({ "why": why, "seconds": seconds }));
+        }
     }
 
     pub(crate) fn hold(&mut self, why: String) {

@@ -45,6 +45,8 @@ pub struct Saved {
     pub begun_at: Timestamp,
     /// Whether the run had more than one description: then it can't be played again.
     pub changed: bool,
+    /// Stands for all descriptions of the run, in their order.
+    pub lineage: u64,
     /// The building's memory, as bytes that the simulator reads.
     pub memory: Vec<u8>,
     /// The epoch under which it was saved; [`save`] is told the one to save under.
@@ -65,7 +67,8 @@ pub async fn load(database: &Database, id: SimulatorId) -> Result<Option<Saved>,
     let mut connection = database.borrow().await?;
     let row = sqlx::query(
         "select service_name, last_run_timestamp, totalizers, status, config, error_message, \
-             pace, run, begun_at, changed, memory, epoch from core.simulator_state where simulator_id = $1",
+             pace, run, begun_at, changed, lineage, memory, epoch \
+             from core.simulator_state where simulator_id = $1",
     )
     .bind(id.0)
     .fetch_optional(&mut *connection.held);
@@ -79,10 +82,12 @@ fn read(id: SimulatorId, row: &sqlx::postgres::PgRow) -> Result<Saved, Fault> {
     let status = serde_json::from_value(status.into())
         .map_err(|error| Fault::hold(format!("simulator_state.status: {error}")))?;
     let Json(totalizers) = row.try_get("totalizers")?;
-    let Json(config) = row.try_get("config")?;
+    let Json::<SimulatorConfig>(config) = row.try_get("config")?;
     let Json(pace) = row.try_get("pace")?;
+    let lineage: Option<i64> = row.try_get("lineage")?;
     Ok(Saved {
         id,
+        lineage: lineage.map_or_else(|| config.fingerprint(), i64::cast_unsigned),
         service_name: row.try_get("service_name")?,
         at: moment(row, "last_run_timestamp")?,
         totalizers,
@@ -144,14 +149,16 @@ async fn save_on(
 async fn upsert(held: &mut PgConnection, epoch: u64, saved: &Saved) -> sqlx::Result<bool> {
     let done = sqlx::query(
         "insert into core.simulator_state as s (simulator_id, service_name, last_run_timestamp, \
-             totalizers, status, config, error_message, epoch, run, pace, memory, begun_at, changed) \
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) \
+             totalizers, status, config, error_message, epoch, run, pace, memory, begun_at, changed, \
+             lineage) \
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) \
          on conflict (simulator_id) do update set service_name = excluded.service_name, \
              last_run_timestamp = excluded.last_run_timestamp, totalizers = excluded.totalizers, \
              status = excluded.status, config = excluded.config, \
              error_message = excluded.error_message, epoch = excluded.epoch, run = excluded.run, \
              pace = excluded.pace, memory = excluded.memory, \
-             begun_at = excluded.begun_at, changed = excluded.changed, updated_at = now() \
+             begun_at = excluded.begun_at, changed = excluded.changed, \
+             lineage = excluded.lineage, updated_at = now() \
          where s.epoch <= excluded.epoch",
     )
     .bind(saved.id.0)
@@ -167,6 +174,7 @@ async fn upsert(held: &mut PgConnection, epoch: u64, saved: &Saved) -> sqlx::Res
     .bind(&saved.memory)
     .bind(saved.begun_at.to_chrono())
     .bind(saved.changed)
+    .bind(saved.lineage.cast_signed())
     .execute(held)
     .await?;
     Ok(done.rows_affected() == 1)

@@ -11,6 +11,9 @@ use crate::{
 };
 use libm::{cos, sin};
 
+/// Longest name of a site, in characters.
+const MAX_NAME: usize = 100;
+
 /// Place and climate. What the description leaves open follows from latitude and elevation.
 pub(super) fn climate(description: &Description) -> Result<Climate, Mistake> {
     let site = &description.site;
@@ -46,6 +49,16 @@ pub(super) fn climate(description: &Description) -> Result<Climate, Mistake> {
         heat_capacity: density * 1_006.0,
         time_zone,
     })
+}
+
+/// The site's name must be one that people can read in a list.
+pub(super) fn name(description: &Description) -> Result<(), Mistake> {
+    let name = &description.site.name;
+    let fits = (1..=MAX_NAME).contains(&name.value.trim().chars().count());
+    if fits && !name.value.chars().any(char::is_control) {
+        return Ok(());
+    }
+    fail(name, "site.name", format!("expected 1 to {MAX_NAME} characters in one line"))
 }
 
 /// Floor area of the site, m²: what the description says, else that of its zones.

@@ -20,7 +20,8 @@ fn mistake(old: &str, new: &str) -> Mistake {
 fn each_mistake_is_told_with_line_key_and_what_is_expected() {
     for (old, new, key, text) in [
         ("seed: 1 ", "sead: 1 ", "sead", "unknown field"),
-        ("latitude: 52.52", "latitude: warm", "latitude", "float"),
+        ("latitude: 52.52", "latitude: warm", "site.latitude", "a number is expected"),
+        ("site:\n  name: ", "site:\n  name: \"\" # ", "site.name", "1 to 100 characters"),
         ("latitude: 52.52", "latitude: 91", "site.latitude", "-60 to 70 ° north"),
         ("latitude: 52.52", "latitude: .nan", "site.latitude", "expected -60 to 70"),
         ("Europe/Berlin", "Europe/Nowhere", "site.time_zone", "expected one like Europe/Berlin"),
@@ -28,7 +29,7 @@ fn each_mistake_is_told_with_line_key_and_what_is_expected() {
         ("interval_minutes: 15", "interval_minutes: 0", "interval_minutes", "expected 1 to 1440"),
         ("area: 4982", "area: 100", "site.area", "expected as much or more"),
         ("area: 984", "area: -984", "floors.floor-1.zones.core.area", "expected 2 to 20000 m²"),
-        ("faces: east", "faces: up", "faces", "unknown variant"),
+        ("faces: east", "faces: up", "floors.zones.faces", "unknown variant"),
         ("ahu: ahu-{n}", "ahu: ahu-9", "floors.floor-1.zones.core.ahu", "expected one of ahu-1"),
         ("core: {", "Core: {", "floors.floor-1.zones.Core", "a-z"),
         (
@@ -37,7 +38,7 @@ fn each_mistake_is_told_with_line_key_and_what_is_expected() {
             "floors.floor-1.zones.core.faces",
             "faces",
         ),
-        ("      east: {", "      core: {", "core", "duplicate"),
+        ("      east: {", "      core: {", "floors.zones.core", "duplicate"),
         ("name: floor-{n}", "name: floor", "floors.name", "needs {n}"),
         ("name: floor-{n}", "name: ahu-{n}", "", ""),
         ("count: 3", "count: 300", "ahus.count", "expected 1 to 200"),
@@ -45,7 +46,7 @@ fn each_mistake_is_told_with_line_key_and_what_is_expected() {
         ("lunch: \"12:30\"", "lunch: \"12.30\"", "schedules.office.lunch", "07:30"),
         ("- 2026-05-01", "- 2026-02-30", "holidays", "no date"),
         ("cooling: 24", "cooling: 21.5", "setpoints.cooling", "above heating"),
-        ("people: 8 }", "people: 8", "people", ""),
+        ("people: 8 }", "people: 8", "floors.zones.people", ""),
         ("chillers: 2", "chillers: 3", "chiller_plant.chillers", "expected 1 to 2"),
         ("loss: 1.5", "loss: -1", "meters.loss", "expected 0 to 20 %"),
         ("supply_mild: 50", "supply_mild: 80", "boiler_plant.supply_mild", "expected 35 to 75"),
@@ -68,7 +69,7 @@ fn a_key_that_is_missing_is_named() {
     let mistake = Plan::read(&text).unwrap_err();
     assert_eq!(
         (mistake.key.as_str(), mistake.text.as_str()),
-        ("time_zone", "missing field `time_zone`")
+        ("site.time_zone", "it is missing (missing field `time_zone`)")
     );
     assert!(mistake.line.is_some_and(|line| (9..=16).contains(&line)), "{mistake}");
 }
@@ -79,7 +80,7 @@ fn faults_are_checked() {
     for (fault, key, text) in [
         (format!("fault: stuck, point: nothing, {from}"), "faults.point", "expected one like"),
         (format!("fault: stuck, {from}"), "faults.point", "expected the point's key"),
-        (format!("fault: melted, {from}"), "fault", "unknown variant"),
+        (format!("fault: melted, {from}"), "faults.fault", "unknown variant"),
         (
             format!("fault: drift, point: ahu-1.mixed-air-temp, {from}"),
             "faults.per_day",

@@ -147,3 +147,29 @@ fn occupied_zones_are_near_their_setpoint_summer_and_winter() {
         assert!(all > 3_000 && good * 100 >= all * 95, "{good} of {all} from {start}");
     }
 }
+
+#[test]
+fn a_cold_night_is_heated_in_bursts_and_never_cooled() {
+    let plan = every(1);
+    let mut memory = plan.begin(1, moment("2026-11-20T18:00:00Z"));
+    let of = |name: &str| (0..plan.points().len()).find(|&i| key(&plan, i) == name).unwrap();
+    let (mode, valve) = (of("ahu-3.mode"), of("ahu-3.cooling-valve-cmd"));
+    let (mut longest, mut lasted, mut nights) = (0, 0, 0);
+    for _ in 0..48 * 60 {
+        let (mut heating, mut open) = (false, 0.0);
+        plan.step(&mut memory, |point, values| {
+            if point == mode {
+                heating = values.s.as_deref() == Some("night-heating");
+            } else if point == valve {
+                open = values.n.unwrap();
+            }
+        });
+        nights += u32::from(heating);
+        lasted = if heating { lasted + 1 } else { 0 };
+        longest = longest.max(lasted);
+        // What was open before closes within minutes.
+        assert!(lasted < 15 || open < 1.0, "{}: {open} %", memory.at);
+    }
+    assert!(nights > 0, "the weekend is cold enough");
+    assert!(longest < 4 * 60, "{longest} minutes in one go");
+}

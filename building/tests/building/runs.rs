@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 /// What readings of the default building's first week from seed 1 hash to. A change of this number
 /// changes every simulated building there is; it must be meant, and said in the change log.
-const GOLDEN: u64 = 0x16bf_4ab8_8571_8f45;
+const GOLDEN: u64 = 0x412d_30c3_07fa_d3fe;
 
 fn fnv(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {

@@ -42,6 +42,18 @@ pub(super) fn site(plan: &Plan) -> String {
     plan.entities().first().map_or_else(String::new, |site| site.name.clone())
 }
 
+/// What a simulator does, and at what pace where that is not the clock's.
+pub(super) fn doing(state: &State) -> String {
+    let mut doing = state.status.as_str().to_owned();
+    if state.pace.speed > 1.0 {
+        doing = format!("{doing} at {:.0} times the clock's pace", state.pace.speed);
+    }
+    match state.pace.until {
+        Some(until) => format!("{doing}, until {until}"),
+        None => doing,
+    }
+}
+
 /// A simulator in a line.
 pub(super) fn line(state: &State) -> String {
     let last = state.last_run_timestamp.map_or("never".to_owned(), |at| at.to_string());
@@ -50,7 +62,7 @@ pub(super) fn line(state: &State) -> String {
         "simulator {} ({}) is {}{why}; readings up to {last}, {} points every {} minutes",
         state.simulator_id,
         state.name,
-        state.status.as_str(),
+        doing(state),
         state.points,
         state.interval_minutes
     )

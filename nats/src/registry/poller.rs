@@ -39,18 +39,19 @@ pub async fn add_poller(
     wanted: &[Wanted],
 ) -> Result<Poller, RegistryFault> {
     let org_id = org_of(&load(wire).await?, org)?;
-    let id = SimulatorId(allocate(wire, Counter::Poller, 1).await?.start);
-    let entities = complete(wire, org, org_id, &EntityKeys::new(), wanted).await?;
-    let poller = Poller {
-        id,
+    let mut poller = Poller {
+        id: SimulatorId(i32::MAX),
         org: org.clone(),
         org_id,
         poller_type: poller_type.to_owned(),
         name,
         status: ACTIVE.to_owned(),
         config,
-        entities,
+        entities: EntityKeys::new(),
     };
+    fits(&poller, wanted)?;
+    poller.id = SimulatorId(allocate(wire, Counter::Poller, 1).await?.start);
+    poller.entities = complete(wire, org, org_id, &EntityKeys::new(), wanted).await?;
     put(wire, &Record::Poller(Box::new(poller.clone())), 0).await?;
     Ok(poller)
 }
@@ -67,10 +68,39 @@ pub async fn configure_poller(
     let Some((sequence, Record::Poller(found))) = get(wire, &subject).await? else {
         return Err(RegistryFault::Taken(format!("there is no poller {}", poller.id)));
     };
-    let entities = complete(wire, &found.org, found.org_id, &found.entities, wanted).await?;
-    let poller = Poller { config, entities, ..*found };
+    let mut poller = Poller { config, ..*found };
+    fits(&poller, wanted)?;
+    poller.entities = complete(wire, &poller.org, poller.org_id, &poller.entities, wanted).await?;
     put(wire, &Record::Poller(Box::new(poller.clone())), sequence).await?;
     Ok(poller)
+}
+
+/// Gives a poller another status; the poller as it is then, and whether that changed it. `None`:
+/// there is no such poller.
+pub async fn set_poller_status(
+    wire: &Wire,
+    id: SimulatorId,
+    status: &str,
+) -> Result<Option<(Poller, bool)>, RegistryFault> {
+    let Some(poller) = load(wire).await?.poller(id).cloned() else { return Ok(None) };
+    let subject = Record::Poller(Box::new((*poller).clone())).subject().to_string();
+    let Some((sequence, Record::Poller(found))) = get(wire, &subject).await? else {
+        return Ok(None);
+    };
+    if found.status == status {
+        return Ok(Some((*found, false)));
+    }
+    let poller = Poller { status: status.to_owned(), ..*found };
+    put(wire, &Record::Poller(Box::new(poller.clone())), sequence).await?;
+    Ok(Some((poller, true)))
+}
+
+/// Whether the record can be kept with all its entities, before the first of them is made.
+fn fits(poller: &Poller, wanted: &[Wanted]) -> Result<(), RegistryFault> {
+    let mut whole = poller.clone();
+    whole.entities.extend(wanted.iter().map(|one| (one.key.clone(), EntityId(i32::MAX))));
+    let record = Record::Poller(Box::new(whole));
+    record.check().map_err(|fault| RegistryFault::Taken(format!("the poller: {fault}")))
 }
 
 /// Makes the entities that have no id yet, before the record that names them: a database that

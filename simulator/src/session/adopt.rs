@@ -24,8 +24,10 @@ impl Session {
     /// Takes over what the platform wants simulated, at a boundary that both descriptions have.
     pub(crate) fn adopt(&mut self) {
         let Some(poller) = self.shared.poller(self.saved.id) else { return };
-        // What an earlier description made, must be known to be stored or not.
-        if self.knows(&poller) || self.unsure || self.unsaved {
+        // What an earlier description made, must be known to be stored or not; and a state that does
+        // not belong to the stream must not come to look as if it did.
+        let standing = self.unsure || self.unsaved || self.saved.status == Status::Error;
+        if self.knows(&poller) || standing {
             return;
         }
         let adopted = config_of(&poller).and_then(|config| {
@@ -37,18 +39,18 @@ impl Session {
                 if simulated.floor(self.memory.at) != self.memory.at {
                     return;
                 }
-                if config != self.saved.config {
+                if config.fingerprint() != self.saved.config.fingerprint() {
+                    let before = self.saved.lineage;
+                    self.saved.lineage = config.lineage_after(before, self.memory.at);
                     self.memory = simulated.plan().carry_over(&self.memory);
                     self.memory.seed = config.seed;
                     let text = format!("another description from {} on", self.memory.at);
                     self.note(EventType::Config, text, json!({}));
-                    self.saved.config = config;
                     self.saved.changed = true;
                 }
+                self.saved.config = config;
                 self.simulated = simulated;
-                if self.saved.status != Status::Error {
-                    self.saved.error = None;
-                }
+                self.saved.error = None;
                 self.unsaved = true;
             }
             Err(why) => {

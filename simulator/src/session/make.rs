@@ -40,13 +40,15 @@ impl Session {
         let seconds = (self.timing.due(now).micros() - to.micros()) as f64 / 1e6;
         metrics::gauge!("haystack_simulator_behind_seconds", "simulator" => self.saved.id.to_string())
             .set(seconds.max(0.0));
-        if intervals > 1 || behind || self.gap.is_some() {
+        // Faster than the clock nothing was missing: it only goes on.
+        let paced = self.timing.pace.speed > 1.0;
+        if !paced && (intervals > 1 || behind || self.gap.is_some()) {
             let gap = self.gap.get_or_insert(Gap { from, readings: 0 });
             gap.readings += readings;
         }
         let details = json!({ "from": from.to_string(), "to": to.to_string(),
             "readings": readings, "intervals": intervals });
-        let each = self.gap.is_none() && self.timing.pace.speed <= 1.0;
+        let each = self.gap.is_none() && !paced;
         if each || self.log.progress_due(now) {
             let text = format!("{readings} readings up to {to}");
             self.note(EventType::Generation, text, details);

@@ -4,6 +4,7 @@ use super::{Made, Requests, Session, VERBS, Waits, next};
 use crate::{
     Shared,
     activity::Log,
+    commands,
     simulated::{Simulated, Unusable, plan},
     tenure::Tenure,
     timing::Timing,
@@ -12,68 +13,115 @@ use building::Memory;
 use domain::{
     SimulatorId, Timestamp,
     model::Poller,
-    simulator::{Pace, SimulatorConfig, State, Status},
+    simulator::{Ask, Pace, SimulatorConfig, State, Status},
 };
-use nats::micro::{Refusal, Served};
+use nats::micro::{Refusal, Request, Served};
 use std::sync::Arc;
 use store::simulator::Saved;
 
 /// Loads what was saved, however long the database is away; who asks meanwhile is told what it
-/// waits for. `None`: it can't be run.
+/// waits for. `None`: it can't be run. What was asked last is still to be answered.
 pub(crate) async fn open(
     shared: &Shared,
     id: SimulatorId,
     epoch: u64,
     tenure: Arc<Tenure>,
-) -> Option<(Session, Option<Requests>)> {
+) -> Option<Opened> {
     let mut waits = Waits::default();
     let mut served = serve(shared, id).await.ok();
+    let mut order = None;
     loop {
-        let why = match load(shared, id, epoch, tenure.clone()).await {
-            Ok(session) => return session.map(|session| (session, served)),
+        let lease = (epoch, tenure.clone());
+        let why = match load(shared, id, lease, order.is_some()).await {
+            Ok(session) => return session.map(|session| Opened { session, served, order }),
             Err(why) => why,
         };
-        let pause = waits.note(shared, id, why.clone());
+        let pause = waits.note(shared, id, why.to_string());
         tokio::select! {
             () = shared.shutdown.cancelled() => return None,
-            () = refuse(&mut served, &why) => {}
+            reset = refuse(shared, id, &mut served, &why), if order.is_none() => order = reset,
             () = tokio::time::sleep(pause) => {}
         }
     }
+}
+
+/// A session that begins.
+pub(crate) struct Opened {
+    pub(crate) session: Session,
+    pub(crate) served: Option<Requests>,
+    /// What was asked and not answered yet.
+    pub(crate) order: Option<Request<Ask>>,
+}
+
+/// Why a session can't begin.
+#[derive(Debug, thiserror::Error)]
+enum Unloaded {
+    /// The database does not answer.
+    #[error("state database: {0}")]
+    Away(String),
+    /// What was saved can't be run; what `MODEL` says now could be.
+    #[error("{0}; `configure` gives it what it lacks, `reset` begins anew")]
+    Unusable(String),
 }
 
 pub(super) async fn serve(shared: &Shared, id: SimulatorId) -> Result<Requests, Refusal> {
     Served::start(&shared.wire, "simulator", &id.to_string(), &VERBS).await
 }
 
-/// Answers all that is asked with the reason why it can't be done.
-async fn refuse(served: &mut Option<Requests>, why: &str) {
+/// Answers what is asked with the reason why it can't be done, until a state that can't be run is
+/// told to begin anew: that request.
+async fn refuse(
+    shared: &Shared,
+    id: SimulatorId,
+    served: &mut Option<Requests>,
+    why: &Unloaded,
+) -> Option<Request<Ask>> {
     while let Some(request) = next(served).await {
         let refusal = Refusal::new(503, format!("it can't be run yet: {why}"));
-        request.answer::<State>(Err(refusal)).await;
+        match (&request.ask, why, shared.poller(id)) {
+            (Ask::Reset { confirm: true, from: None, .. }, Unloaded::Unusable(_), _) => {
+                return Some(request);
+            }
+            (Ask::Configure { config }, Unloaded::Unusable(_), Some(poller)) => {
+                let done = commands::give_config(shared, &poller, config).await;
+                let text = "it has its new configuration; whether that helps is seen in a moment";
+                let told = done.err().unwrap_or_else(|| Refusal::new(503, text));
+                request.answer::<State>(Err(told)).await;
+            }
+            _ => request.answer::<State>(Err(refusal)).await,
+        }
     }
     *served = None;
+    None
 }
 
+/// `rescue`: what was saved can't be run, and is to be begun anew.
 async fn load(
     shared: &Shared,
     id: SimulatorId,
-    epoch: u64,
-    tenure: Arc<Tenure>,
-) -> Result<Option<Session>, String> {
+    (epoch, tenure): (u64, Arc<Tenure>),
+    rescue: bool,
+) -> Result<Option<Session>, Unloaded> {
     let Some(poller) = shared.poller(id) else { return Ok(None) };
-    let saved =
-        store::simulator::load(&shared.database, id).await.map_err(|fault| fault.to_string())?;
+    let saved = store::simulator::load(&shared.database, id).await;
+    let saved = saved.map_err(|fault| Unloaded::Away(fault.to_string()))?;
     let now = shared.clock.now();
     let (saved, memory, simulated) = match saved {
+        Some(saved) if rescue => rescued(saved, &poller)?,
         Some(saved) => {
-            let memory = rmp_serde::from_slice(&saved.memory)
-                .map_err(|error| format!("its memory can't be read: {error}"))?;
-            let simulated = simulated(&saved.config, &poller).map_err(|why| why.to_string())?;
+            let memory = rmp_serde::from_slice(&saved.memory).map_err(|error| {
+                Unloaded::Unusable(format!("its memory can't be read: {error}"))
+            })?;
+            let simulated = simulated(&saved.config, &poller)
+                .map_err(|why| Unloaded::Unusable(why.to_string()))?;
             (saved, memory, simulated)
         }
-        None => fresh(shared, &poller, now)?,
+        None => fresh(shared, &poller, now).map_err(Unloaded::Unusable)?,
     };
+    // Who was frozen takes an epoch that is later than its own for a bucket that was lost.
+    if !tenure.holds() {
+        return Ok(None);
+    }
     let timing = Timing { simulated: memory.at, real: now, pace: saved.pace };
     Ok(Some(Session {
         shared: shared.clone(),
@@ -98,6 +146,17 @@ async fn load(
     }))
 }
 
+/// A state that can't be run, as one that can be begun anew: with what `MODEL` says now, and a
+/// memory that counts for nothing.
+fn rescued(saved: Saved, poller: &Poller) -> Result<(Saved, Memory, Simulated), Unloaded> {
+    let config = config_of(poller).map_err(Unloaded::Unusable)?;
+    let simulated =
+        simulated(&config, poller).map_err(|why| Unloaded::Unusable(why.to_string()))?;
+    let memory = simulated.plan().begin(config.seed, simulated.floor(saved.at));
+    let error = Some("what it remembered could not be used".to_owned());
+    Ok((Saved { config, status: Status::Error, error, ..saved }, memory, simulated))
+}
+
 pub(super) fn config_of(poller: &Poller) -> Result<SimulatorConfig, String> {
     let config: SimulatorConfig =
         serde_json::from_str(&poller.config).map_err(|error| error.to_string())?;
@@ -118,6 +177,7 @@ fn fresh(
     let at = simulated.floor(beginning(&config, now));
     let memory = simulated.plan().begin(config.seed, at);
     let status = if config.autostart { Status::Running } else { Status::Stopped };
+    let lineage = config.fingerprint();
     let saved = Saved {
         id: poller.id,
         service_name: shared.instance.clone(),
@@ -130,6 +190,7 @@ fn fresh(
         run: 1,
         begun_at: at,
         changed: false,
+        lineage,
         memory: Vec::new(),
         epoch: 0,
     };

@@ -20,7 +20,7 @@ use tokio::time::Instant;
 
 impl Session {
     pub(super) fn link(&self, run: u64, to: Timestamp, begins: Option<Beginning>) -> Link {
-        Link { run, epoch: self.epoch, to, begins, config: self.saved.config.fingerprint() }
+        Link { run, epoch: self.epoch, to, begins, lineage: self.saved.lineage }
     }
 
     /// Publishes the next message of the chain; whether it is stored.
@@ -36,7 +36,7 @@ impl Session {
                 let took = begun.elapsed().as_secs_f64();
                 metrics::histogram!("haystack_simulator_publish_seconds").record(took);
                 self.last = stored.sequence();
-                self.waits.moving(&self.shared, self.saved.id);
+                self.moving();
                 true
             }
             Err(PublishFault::Conflict) => {
@@ -62,6 +62,10 @@ impl Session {
                 return Ok(());
             }
         };
+        // Who was frozen takes an epoch that is later than its own for a bucket that was lost.
+        if !self.tenure.holds() {
+            return Err(Over);
+        }
         let link = found.as_ref().and_then(|found| Link::read(&found.headers));
         let later = link.map_or(0, |link| link.epoch);
         if later > self.epoch && self.begun {
@@ -69,10 +73,9 @@ impl Session {
         }
         // At the beginning it is the bucket of leases that was lost.
         self.epoch = self.epoch.max(later + u64::from(later > self.epoch));
-        let config = self.saved.config.fingerprint();
         let step = match (&found, link) {
             (Some(_), None) => Step::Foreign,
-            _ => reconcile(self.saved.run, self.memory.at, config, link),
+            _ => reconcile(self.saved.run, self.memory.at, self.saved.lineage, link),
         };
         self.last = found.map_or(0, |found| found.sequence);
         let barrier = match link {
@@ -83,11 +86,11 @@ impl Session {
             return Ok(());
         }
         (self.unsure, self.begun) = (false, true);
-        self.follow(step, barrier.run);
+        self.follow(step, link.map(|link| link.run));
         self.save().await.map(drop)
     }
 
-    fn follow(&mut self, step: Step, run: u64) {
+    fn follow(&mut self, step: Step, run: Option<u64>) {
         match step {
             Step::Stay => {}
             Step::Skip(to) => {
@@ -104,16 +107,23 @@ impl Session {
             Timing { simulated: self.memory.at, real: self.shared.clock.now(), ..self.timing };
     }
 
-    fn foreign(&mut self, run: u64) {
+    /// `run`: that of the stream's last message, where it is a simulator's.
+    fn foreign(&mut self, run: Option<u64>) {
         if self.saved.status == Status::Error {
             return;
         }
         self.saved.status = Status::Error;
-        let why = format!(
-            "the stream holds readings of run {run} of this simulator, the state database knows run \
-             {}: one of them was put back to an older state. `haystack simulator reset` begins anew",
-            self.saved.run
-        );
+        let why = match run {
+            Some(run) => format!(
+                "the stream holds readings of run {run} of this simulator up to a moment that the \
+                 state database (run {}) does not know: one of them was put back to an older state. \
+                 `haystack simulator reset` begins anew",
+                self.saved.run
+            ),
+            None => "somebody else has written to this simulator's own subject of the stream. \
+                     `haystack simulator reset` begins anew"
+                .to_owned(),
+        };
         self.note(EventType::Error, why.clone(), json!({}));
         self.saved.error = Some(why);
     }
@@ -133,6 +143,7 @@ impl Session {
         let (simulated, memory) = (&self.simulated, &mut self.memory);
         tokio::task::block_in_place(|| simulated.skip(memory, to));
         (self.saved.begun_at, self.saved.changed) = (from, false);
+        self.saved.lineage = self.saved.config.fingerprint();
         self.gap = None;
         let text = format!("run {} begins at {to}", self.saved.run);
         self.note(EventType::Reset, text, json!({ "run": self.saved.run }));

@@ -11,11 +11,15 @@ pub(crate) fn hold_name(id: SimulatorId) -> String {
     format!("simulator/{id}")
 }
 
+/// A wait this long stands in the log of what happened.
+const WORTH_TELLING: Duration = Duration::from_secs(5);
+
 /// What an outage makes us wait for.
 #[derive(Default)]
 pub(crate) struct Waits {
     pub(crate) why: Option<String>,
     pub(super) again: Option<Instant>,
+    since: Option<Instant>,
     pauses: Pauses,
 }
 
@@ -27,16 +31,19 @@ impl Waits {
         }
         let pause = self.pauses.next_pause();
         self.why = Some(why);
+        self.since.get_or_insert_with(Instant::now);
         self.again = Some(Instant::now() + pause);
         pause
     }
 
-    pub(super) fn moving(&mut self, shared: &Shared, id: SimulatorId) {
-        if self.why.is_some() {
-            *self = Self::default();
-        }
+    /// Nothing is in the way any more. Gives the reason and the seconds of a wait that is worth
+    /// telling.
+    pub(super) fn moving(&mut self, shared: &Shared, id: SimulatorId) -> Option<(String, u64)> {
         if shared.holds.release(&hold_name(id)) {
             tracing::info!(simulator = id.0, "flowing again");
         }
+        let ended = std::mem::take(self);
+        let lasted = ended.since?.elapsed();
+        (lasted >= WORTH_TELLING).then_some((ended.why?, lasted.as_secs()))
     }
 }

@@ -177,7 +177,7 @@ async fn a_reset_that_can_not_be_saved_is_not_followed_by_another() {
     assert_eq!(log.matches("run 2 begins").count(), 1, "{log}");
 }
 
-async fn stopped_at(platform: &Platform, id: &str, at: &str) {
+pub(super) async fn stopped_at(platform: &Platform, id: &str, at: &str) {
     eventually(&format!("simulator {id} to stop at {at}"), || async {
         let state = platform.succeed(&["simulator", "state", id]);
         let there = state.contains("\"stopped\"") && state.contains(at);

@@ -4,6 +4,7 @@
 mod commands;
 mod oracle;
 mod outages;
+mod restored;
 
 use domain::SimulatorId;
 use oracle::Oracle;
@@ -16,6 +17,7 @@ const FROM: &str = "2026-01-05T00:00:00Z";
 async fn create(platform: &Platform, name: &str, seed: u32) -> Oracle {
     let range = format!("{FROM}..2026-01-06T00:00:00Z");
     let seed = seed.to_string();
+    let name = &format!("{name} {seed}");
     let made = platform.succeed(&[
         "simulator",
         "create",

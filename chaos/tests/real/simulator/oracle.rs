@@ -67,6 +67,14 @@ impl Oracle {
         self.wire.jetstream.delete_stream("KV_leases").await.unwrap();
     }
 
+    /// Puts a message onto the simulator's own subject that bears nothing of ours.
+    pub async fn stranger(&self) {
+        let subject = format!("telemetry.demo.simulator-{}", self.id);
+        let body = envelope::encode(&domain::Batch::default());
+        let message = nats::publish::Outgoing::new(subject, "stranger", body);
+        nats::publish::publish(&self.wire, message).await.unwrap();
+    }
+
     /// How much it told in `EVENTS`.
     pub async fn events(&self) -> usize {
         let stream = self.wire.jetstream.get_stream_no_info("EVENTS").await.unwrap();
