@@ -201,7 +201,7 @@ impl Connected {
         Self { process }
     }
 
-    async fn is_ended(mut self) {
+    async fn ended(mut self) {
         let ended = tokio::time::timeout(std::time::Duration::from_mins(1), self.process.wait());
         ended.await.expect("the broker ends the connection").unwrap();
     }
@@ -246,9 +246,9 @@ async fn certificates_decide(home: &Home, env: &BTreeMap<String, String>) {
     const TOPIC: &str = "devices/TS-001-2024/telemetry";
     // The printed line works as it is pasted.
     let printed = home.succeed(&["pki", "issue", "device", DEVICE]);
-    let line = printed.lines().find(|line| line.trim().starts_with("mosquitto_pub")).unwrap();
-    let pasted = Command::new("sh").args(["-c", line]).status().unwrap();
-    assert!(pasted.success(), "{line}");
+    let pasted = printed.lines().find(|it| it.trim().starts_with("mosquitto_pub")).unwrap();
+    let sent = Command::new("sh").args(["-c", pasted]).status().unwrap();
+    assert!(sent.success(), "{pasted}");
     let pki = home.folder.join("pki");
     let own = files(&pki, DEVICE);
     assert_eq!(publish_by(env, &arguments(&own), TOPIC, 100), (true, String::new()));
@@ -280,7 +280,7 @@ async fn certificates_decide(home: &Home, env: &BTreeMap<String, String>) {
     assert!(publish_by(env, &arguments(&next), TOPIC, 105).0, "the next one counts at once");
     let live = Connected::open(env, &next).await;
     home.succeed(&["pki", "revoke", DEVICE]);
-    live.is_ended().await;
+    live.ended().await;
     let previous = ["cert.pem", "key.pem"]
         .map(|name| pki.join(format!("devices/{DEVICE}/previous-{name}")).display().to_string());
     let [cert, key] = &previous;
