@@ -215,6 +215,7 @@ impl Stack {
     ) -> Result<(Device, Vec<Record>)> {
         let id = DeviceId::parse(&crate::feed::device_name(number))?;
         let mut device = Device {
+            role: domain::model::Role::Endpoint,
             id: id.clone(),
             org: self.org.key.clone(),
             org_id: self.org.id,
@@ -257,6 +258,8 @@ fn device_type() -> Result<DeviceType> {
     };
     let timestamp = TimestampRule { pointer: "/ts".to_owned(), format: TimeFormat::Rfc3339 };
     Ok(DeviceType {
+        logical_devices: None,
+        gateway_metrics: std::collections::BTreeMap::new(),
         device_type: TypeId::parse("bench-device")?,
         processing_mode: ProcessingMode::Endpoint,
         protocol_adapter: ProtocolAdapter::Json,

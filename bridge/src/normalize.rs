@@ -15,11 +15,11 @@ mod store;
 use crate::Shared;
 use batch::Work;
 use domain::{Clock, SystemClock, failpoint, normalize::TimeLimits};
-use entry::Known;
+use entry::{Known, NotYet, Strangers};
 use message::{Normalized, Stored, normalize_message};
 use nats::{
     CancellationToken, Delivery, Reader, consume::Durable, inspect::NORMALIZE, publish::Patience,
-    streams::RAW,
+    registry, retry::Pauses, streams::RAW,
 };
 use std::{convert::Infallible, sync::Arc, time::Duration};
 use store::store;
@@ -76,15 +76,51 @@ impl Normalizer {
     }
 
     async fn normalize(&mut self, delivery: &Delivery) -> Option<Normalized> {
-        if let Some(normalized) = self.attempt(delivery, false) {
-            return Some(normalized);
+        let mut settled = false;
+        let mut created = false;
+        loop {
+            match self.attempt(delivery, settled, created) {
+                Ok(normalized) => return Some(normalized),
+                // The door that took the message may have known more than is known here yet.
+                Err(NotYet::Unsettled) => {}
+                Err(NotYet::Create(strangers)) => {
+                    self.create(strangers).await?;
+                    created = true;
+                }
+            }
+            let patience = self.shared.patience("normalize");
+            if !self.shared.directory.caught_up(&self.shared.wire, &patience).await {
+                return None;
+            }
+            settled = true;
         }
-        // The door that took the message may have known more than is known here yet.
-        let patience = self.shared.patience("normalize");
-        if !self.shared.directory.caught_up(&self.shared.wire, &patience).await {
-            return None;
+    }
+
+    /// Registers logical devices, however long that takes; `None`: stopping.
+    async fn create(&self, strangers: Strangers) -> Option<()> {
+        let patience = self.shared.patience("normalize/devices");
+        let directory = self.shared.directory.read().clone();
+        for (gateway, identifiers) in strangers {
+            let identifiers: Vec<String> = identifiers.into_iter().collect();
+            let mut pauses = Pauses::default();
+            loop {
+                let (wire, directory) = (&self.shared.wire, &directory);
+                match registry::create_logical(wire, directory, &gateway, &identifiers).await {
+                    Ok(made) => {
+                        tracing::info!(%gateway, made, "registered logical devices");
+                        break;
+                    }
+                    Err(fault) => {
+                        let why = format!("logical devices of {gateway}: {fault}");
+                        if !patience.pause(&mut pauses, &why).await {
+                            return None;
+                        }
+                    }
+                }
+            }
+            patience.moving();
         }
-        self.attempt(delivery, true)
+        Some(())
     }
 
     /// Returns what was delivered ahead: the next instance need not wait until it is given up.
@@ -98,12 +134,17 @@ impl Normalizer {
     }
 
     /// One look at the directory for the whole message.
-    fn attempt(&self, delivery: &Delivery, settled: bool) -> Option<Normalized> {
+    fn attempt(
+        &self,
+        delivery: &Delivery,
+        settled: bool,
+        created: bool,
+    ) -> Result<Normalized, NotYet> {
         let directory = self.shared.directory.read();
-        let known = Known { directory: &directory, limits: self.limits, settled };
+        let known = Known { directory: &directory, limits: self.limits, settled, created };
         let (position, subject) = (delivery.position(), delivery.subject());
         let stored = Stored { position, subject, body: delivery.payload() };
-        normalize_message(stored, known, SystemClock.now()).ok()
+        normalize_message(stored, known, SystemClock.now())
     }
 }
 

@@ -3,7 +3,10 @@
 use crate::{Globals, connect, table::Table};
 use anyhow::Context;
 use clap::Subcommand;
-use domain::{DeviceId, OrgKey, TypeId, model::Device};
+use domain::{
+    DeviceId, OrgKey, TypeId,
+    model::{Device, Role},
+};
 use nats::registry::{self, Registered};
 use std::process::ExitCode;
 
@@ -11,12 +14,25 @@ use std::process::ExitCode;
 pub(crate) enum DeviceCommand {
     /// Register a device: one point for each metric of its type
     Add {
-        /// Its name: A-Z, a-z, 0-9, _ and -, at most 64 characters, unique in the platform
-        id: DeviceId,
+        /// Its name: A-Z, a-z, 0-9, _ and -, at most 64 characters, unique in the platform. Of a
+        /// logical device it may be left out: then it is made of the gateway's and the identifier
+        #[arg(required_unless_present = "gateway")]
+        id: Option<DeviceId>,
         /// What it is
-        #[arg(long = "type", value_name = "DEVICE TYPE")]
-        device_type: TypeId,
-        /// Org
+        #[arg(
+            long = "type",
+            value_name = "DEVICE TYPE",
+            required_unless_present = "gateway",
+            conflicts_with = "gateway"
+        )]
+        device_type: Option<TypeId>,
+        /// The gateway that speaks for it
+        #[arg(long, value_name = "DEVICE", requires = "identifier")]
+        gateway: Option<DeviceId>,
+        /// What the gateway calls it
+        #[arg(long, requires = "gateway")]
+        identifier: Option<String>,
+        /// Org; that of a logical device is its gateway's
         #[arg(long, default_value = "demo")]
         org: OrgKey,
         /// Name for people [default: its id]
@@ -42,8 +58,19 @@ pub(crate) enum DeviceCommand {
 pub(crate) async fn run(command: DeviceCommand, globals: &Globals) -> anyhow::Result<ExitCode> {
     let wire = connect::now(&globals.load()?.config, "operator").await?;
     match command {
-        DeviceCommand::Add { id, device_type, org, name } => {
-            match registry::add_device(&wire, &org, id, device_type, name).await? {
+        DeviceCommand::Add { id, device_type, gateway, identifier, org, name } => {
+            let registered = match (id, device_type, gateway, identifier) {
+                (id, None, Some(gateway), Some(identifier)) => {
+                    registry::add_logical(&wire, &gateway, &identifier, id, name).await?
+                }
+                (Some(id), Some(device_type), ..) => {
+                    registry::add_device(&wire, &org, id, device_type, name).await?
+                }
+                _ => {
+                    anyhow::bail!("a device needs a name and --type, or --gateway and --identifier")
+                }
+            };
+            match registered {
                 Registered::Made(device) => println!("registered {}", told(&device)),
                 Registered::Unchanged(device) => println!("{} (it was so)", told(&device)),
             }
@@ -56,10 +83,14 @@ pub(crate) async fn run(command: DeviceCommand, globals: &Globals) -> anyhow::Re
                 println!("{}", serde_json::to_string_pretty(&devices)?);
                 return Ok(ExitCode::SUCCESS);
             }
-            let mut table = Table::new(["device", "type", "points (metric entity)"]);
+            let mut table = Table::new(["device", "type", "role", "points (metric entity)"]);
             for device in devices {
-                let points = points(&device);
-                table.row([device.id.to_string(), device.device_type.to_string(), points]);
+                let (id, of_type) = (device.id.to_string(), device.device_type.to_string());
+                let role = match &device.role {
+                    Role::Logical { gateway, identifier } => format!("{identifier:?} of {gateway}"),
+                    other => other.as_str().to_owned(),
+                };
+                table.row([id, of_type, role, points(&device)]);
             }
             println!("org {org}");
             table.print();

@@ -6,18 +6,28 @@ use clap::Args;
 use domain::{DeviceId, OrgKey};
 use nats::{
     Wire,
-    registry::{add_device, add_org, apply_device_type},
+    registry::{add_device, add_org, apply_device_type, create_logical},
     streams,
 };
 use service::Config;
 use std::{path::Path, process::ExitCode, time::Duration};
 
-/// The device type that a new platform starts with.
-const TEMPERATURE_SENSOR: &str = include_str!("../../config/device-types/temperature-sensor.yaml");
+/// The hub that a new platform starts with, and how many beacons it hears.
+const HUB: &str = "LH-001-2024";
+const BEACONS: u32 = 50;
+/// The device types that a new platform starts with, and a device of each.
+const DEVICES: [(&str, &str, &str); 2] = [
+    (
+        "temperature-sensor.yaml",
+        include_str!("../../config/device-types/temperature-sensor.yaml"),
+        "TS-001-2024",
+    ),
+    ("location-hub.yaml", include_str!("../../config/device-types/location-hub.yaml"), HUB),
+];
 
 #[derive(Args)]
 pub(crate) struct MigrateArgs {
-    /// Also make org `demo`, device type `temperature-sensor`, device TS-001-2024 and, where a
+    /// Also make org `demo`, the sensor TS-001-2024, the hub LH-001-2024 with 50 beacons and, where a
     /// state database is configured, a simulated building
     #[arg(long)]
     seed: bool,
@@ -66,15 +76,20 @@ async fn seed(config: &Config) -> anyhow::Result<()> {
     let wire: Wire = connect::now(config, "operator").await?;
     let org = OrgKey::parse("demo")?;
     add_org(&wire, org.clone(), "Demo".to_owned()).await?;
-    let name = Path::new("temperature-sensor.yaml");
-    let definition = device_type::read(TEMPERATURE_SENSOR, name)?;
-    let id = definition.device_type.clone();
-    // A type that the user changed since is theirs: only a missing one is made.
-    let known = nats::model::load(&wire).await?.head(&org, &id).is_some();
-    if !known {
-        apply_device_type(&wire, &org, definition).await?;
+    for (file, text, device) in DEVICES {
+        let definition = device_type::read(text, Path::new(file))?;
+        let id = definition.device_type.clone();
+        // A type that the user changed since is theirs: only a missing one is made.
+        let known = nats::model::load(&wire).await?.head(&org, &id).is_some();
+        if !known {
+            apply_device_type(&wire, &org, definition).await?;
+        }
+        add_device(&wire, &org, DeviceId::parse(device)?, id, None).await?;
     }
-    add_device(&wire, &org, DeviceId::parse("TS-001-2024")?, id, None).await?;
+    let hub = DeviceId::parse(HUB)?;
+    let directory = nats::model::load(&wire).await?;
+    let beacons: Vec<_> = (1..=BEACONS).map(|number| format!("b-{number:02}")).collect();
+    create_logical(&wire, &directory, &hub, &beacons).await?;
     // One simulator at the first start; what the user makes of it since is theirs.
     if config.state.url.is_some() && nats::model::load(&wire).await?.pollers().is_empty() {
         simulator::demonstration(&wire, &org).await?;

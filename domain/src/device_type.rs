@@ -1,7 +1,7 @@
 //! A device type: how a device's payload becomes readings. Written as a file, kept as immutable
 //! versions (profiles).
 
-use crate::{TypeId, tags::Tags};
+use crate::{TypeId, model::Role, tags::Tags};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -79,6 +79,37 @@ pub enum UnknownMetrics {
     Create,
 }
 
+/// What happens with what a gateway says of a logical device that is not registered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UnknownDevices {
+    /// Nothing.
+    Ignore,
+    /// It is set aside; what the others say is stored.
+    #[default]
+    DeadLetter,
+    /// It is registered.
+    Create,
+}
+
+/// Where a gateway's message says what its logical devices have to say.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LogicalDevices {
+    /// JSON pointer (RFC 6901) to a list, or to an object whose keys are the identifiers.
+    pub pointer: String,
+    /// Pointer from an element of the list to its identifier (a text or a whole number); left out
+    /// where `pointer` leads to an object.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identifier: Option<String>,
+    /// Where the element's own moment stands, from the element; left out: the message's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timestamp: Option<TimestampRule>,
+    /// What happens with one that is not registered.
+    #[serde(default)]
+    pub unknown: UnknownDevices,
+}
+
 /// The column a metric's values stand in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -137,6 +168,9 @@ pub struct Example {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ExampleReading {
+    /// The identifier of the logical device; left out: the device that sent the message.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
     /// The metric.
     pub metric: String,
     /// The moment, RFC 3339; left out where the device type takes the time of receipt.
@@ -168,7 +202,13 @@ pub struct DeviceType {
     /// What happens with fields that no metric maps.
     #[serde(default)]
     pub unknown_metrics: UnknownMetrics,
-    /// Metrics by name.
+    /// Of a gateway: where its logical devices stand in a message.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub logical_devices: Option<LogicalDevices>,
+    /// Of a gateway: its own metrics by name, with pointers from the message.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub gateway_metrics: BTreeMap<String, Metric>,
+    /// Metrics by name. Of a gateway: those of each logical device, with pointers from its element.
     pub metrics: BTreeMap<String, Metric>,
     /// Payloads and what must come of them.
     #[serde(default)]
@@ -189,17 +229,63 @@ pub struct Invalid {
 }
 
 impl DeviceType {
+    /// The metrics of a device of this type, by what it is.
+    pub fn metrics_of(&self, role: &Role) -> &BTreeMap<String, Metric> {
+        match role {
+            Role::Gateway => &self.gateway_metrics,
+            Role::Endpoint | Role::Logical { .. } => &self.metrics,
+        }
+    }
+
+    /// What a device is that sends messages of this type itself.
+    pub fn role(&self) -> Role {
+        match self.processing_mode {
+            ProcessingMode::Endpoint => Role::Endpoint,
+            ProcessingMode::Gateway | ProcessingMode::GatewayChunked => Role::Gateway,
+        }
+    }
+
+    /// A gateway says where its logical devices are, and nobody else does.
+    fn check_gateway(&self) -> Result<(), Invalid> {
+        let invalid = |place: &str, problem: &str| {
+            Err(Invalid { place: place.to_owned(), problem: problem.to_owned() })
+        };
+        let Some(rule) = &self.logical_devices else {
+            if self.processing_mode != ProcessingMode::Endpoint {
+                return invalid("logical_devices", "a gateway says where they stand in a message");
+            }
+            if !self.gateway_metrics.is_empty() {
+                return invalid("gateway_metrics", "only a gateway has them");
+            }
+            return Ok(());
+        };
+        if self.processing_mode == ProcessingMode::Endpoint {
+            return invalid("logical_devices", "only a gateway has them (`processing_mode`)");
+        }
+        if self.gateway_metrics.len() > MAX_METRICS {
+            return invalid("gateway_metrics", "at most 1000 metrics are expected");
+        }
+        check_pointer("logical_devices.pointer", &rule.pointer)?;
+        if let Some(identifier) = &rule.identifier {
+            check_pointer("logical_devices.identifier", identifier)?;
+        }
+        rule.timestamp.as_ref().map_or(Ok(()), |rule| {
+            check_pointer("logical_devices.timestamp.pointer", &rule.pointer)
+        })
+    }
+
     /// Checks what the shape of the file alone does not.
     pub fn check(&self) -> Result<(), Invalid> {
         let invalid = |place: &str, problem: &str| {
             Err(Invalid { place: place.to_owned(), problem: problem.to_owned() })
         };
-        if self.processing_mode != ProcessingMode::Endpoint {
+        if self.processing_mode == ProcessingMode::GatewayChunked {
             return invalid(
                 "processing_mode",
-                "this version of the platform reads `endpoint` only",
+                "this version of the platform reads `endpoint` and `gateway`",
             );
         }
+        self.check_gateway()?;
         if self.unknown_metrics == UnknownMetrics::Create {
             return invalid(
                 "unknown_metrics",
@@ -212,16 +298,8 @@ impl DeviceType {
         if self.metrics.is_empty() || self.metrics.len() > MAX_METRICS {
             return invalid("metrics", "between 1 and 1000 metrics are expected");
         }
-        for (name, metric) in &self.metrics {
-            if TypeId::parse(name).is_err() {
-                let problem = "a metric's name uses A-Z, a-z, 0-9, _ and -, at most 64 characters";
-                return invalid(&format!("metrics.{name}"), problem);
-            }
-            check_pointer(&format!("metrics.{name}.pointer"), &metric.pointer)?;
-            if metric.unit.is_some() && metric.kind != Kind::Number {
-                return invalid(&format!("metrics.{name}.unit"), "only a number has a unit");
-            }
-        }
+        check_metrics("metrics", &self.metrics)?;
+        check_metrics("gateway_metrics", &self.gateway_metrics)?;
         if let Some(rule) = &self.timestamp {
             check_pointer("timestamp.pointer", &rule.pointer)?;
         }
@@ -230,6 +308,22 @@ impl DeviceType {
         }
         Ok(())
     }
+}
+
+fn check_metrics(place: &str, metrics: &BTreeMap<String, Metric>) -> Result<(), Invalid> {
+    let invalid =
+        |place: String, problem: &str| Err(Invalid { place, problem: problem.to_owned() });
+    for (name, metric) in metrics {
+        if TypeId::parse(name).is_err() {
+            let problem = "a metric's name uses A-Z, a-z, 0-9, _ and -, at most 64 characters";
+            return invalid(format!("{place}.{name}"), problem);
+        }
+        check_pointer(&format!("{place}.{name}.pointer"), &metric.pointer)?;
+        if metric.unit.is_some() && metric.kind != Kind::Number {
+            return invalid(format!("{place}.{name}.unit"), "only a number has a unit");
+        }
+    }
+    Ok(())
 }
 
 /// RFC 6901: empty, or segments that each start with `/`, where `~` comes as `~0` or `~1`.

@@ -2,7 +2,7 @@
 
 use crate::{
     DeviceId, OrgKey, SimulatorId, TypeId,
-    model::{Device, Entity, Org, Poller, Profile, Record, TagDef, TypeHead},
+    model::{Device, Entity, Org, Poller, Profile, Record, Role, TagDef, TypeHead},
     raw::{ProfileRef, Sender},
     subject::Subject,
 };
@@ -21,6 +21,8 @@ pub struct Directory {
     heads: HashMap<(OrgKey, TypeId), TypeHead>,
     profiles: HashMap<(OrgKey, ProfileRef), Arc<Profile>>,
     devices: HashMap<DeviceId, Arc<Device>>,
+    /// Logical devices by gateway and identifier.
+    logical: HashMap<DeviceId, HashMap<String, DeviceId>>,
     pollers: HashMap<SimulatorId, Arc<Poller>>,
     /// Subjects of records that this release can't read, and their sequences.
     unreadable: BTreeMap<String, u64>,
@@ -51,6 +53,10 @@ impl Directory {
                 self.profiles.insert((profile.org.clone(), key), Arc::new(*profile));
             }
             Record::Device(device) => {
+                if let Role::Logical { gateway, identifier } = &device.role {
+                    let of_gateway = self.logical.entry(gateway.clone()).or_default();
+                    of_gateway.insert(identifier.clone(), device.id.clone());
+                }
                 self.devices.insert(device.id.clone(), device.into());
             }
             Record::Poller(poller) => {
@@ -110,6 +116,16 @@ impl Directory {
         self.devices.get(id)
     }
 
+    /// A logical device, by what its gateway calls it.
+    pub fn logical(&self, gateway: &DeviceId, identifier: &str) -> Option<&Arc<Device>> {
+        self.devices.get(self.logical.get(gateway)?.get(identifier)?)
+    }
+
+    /// How many logical devices a gateway has.
+    pub fn logical_count(&self, gateway: &DeviceId) -> usize {
+        self.logical.get(gateway).map_or(0, HashMap::len)
+    }
+
     /// All pollers, by number.
     pub fn pollers(&self) -> Vec<Arc<Poller>> {
         sorted(self.pollers.values().cloned(), |poller| poller.id)
@@ -139,6 +155,10 @@ impl Directory {
     /// Who a sender is, and what normalizes what it sends now.
     pub fn sender(&self, name: &str) -> Option<Sender> {
         let device = self.devices.get(&DeviceId::parse(name).ok()?)?;
+        if matches!(device.role, Role::Logical { .. }) {
+            // It has no voice of its own, and no certificate: whoever uses its name is a stranger.
+            return None;
+        }
         let head = self.head(&device.org, &device.device_type)?;
         Some(Sender {
             org: device.org.clone(),

@@ -85,6 +85,49 @@ pub struct Point {
     pub kind: Kind,
 }
 
+/// What a device is.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// It speaks for itself.
+    #[default]
+    Endpoint,
+    /// It speaks for others.
+    Gateway,
+    /// A gateway speaks for it.
+    Logical {
+        /// The gateway.
+        gateway: DeviceId,
+        /// What the gateway calls it.
+        identifier: String,
+    },
+}
+
+impl Role {
+    /// As databases write it.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Endpoint => "endpoint",
+            Self::Gateway => "gateway",
+            Self::Logical { .. } => "logical",
+        }
+    }
+}
+
+/// Longest identifier of a logical device, in bytes.
+pub const MAX_IDENTIFIER: usize = 128;
+/// Most logical devices of one gateway.
+pub const MAX_LOGICAL: usize = 10_000;
+
+/// Names for a logical device that nobody has given one, the best first: the gateway's and its own
+/// where that makes a name, then the gateway's and a number that stands for its own.
+pub fn logical_names(gateway: &DeviceId, identifier: &str) -> impl Iterator<Item = DeviceId> {
+    let hash = crate::subject::fnv1a(format!("{gateway}/{identifier}").as_bytes());
+    let kept: String = gateway.as_str().chars().take(40).collect();
+    let names = [format!("{gateway}_{identifier}"), format!("{kept}_{hash:016x}")];
+    names.into_iter().filter_map(|name| DeviceId::parse(&name).ok())
+}
+
 /// A device.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Device {
@@ -98,6 +141,9 @@ pub struct Device {
     pub device_type: TypeId,
     /// Its name for people.
     pub name: String,
+    /// What it is.
+    #[serde(default)]
+    pub role: Role,
     /// Its points by metric.
     pub points: BTreeMap<String, Point>,
 }

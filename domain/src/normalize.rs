@@ -1,12 +1,18 @@
 //! From a device's payload to readings, by the device type's rules. A pure function of the
 //! payload, the profile and the time of receipt, so that a replay gives the same again.
 
+mod examples;
+mod gateway;
+
+pub use examples::{ExampleFailed, check_examples};
+
 use crate::{
     Reason, Timestamp, Values,
     batch::MAX_TEXT,
-    device_type::{DeviceType, Kind, TimeFormat, UnknownMetrics},
+    device_type::{DeviceType, Kind, Metric, TimeFormat, TimestampRule, UnknownMetrics},
 };
 use serde_json::Value;
+use std::collections::BTreeMap;
 
 /// Most faults that one payload reports; more would only repeat them.
 pub const MAX_FAULTS: usize = 16;
@@ -60,11 +66,22 @@ pub struct Fault {
     pub detail: String,
 }
 
+/// What a gateway says of one logical device.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LogicalReadings<'p> {
+    /// What the gateway calls it.
+    pub identifier: String,
+    /// In the order of the metrics' names.
+    pub readings: Vec<Reading<'p>>,
+}
+
 /// Readings, and what could not become one.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Normalized<'p> {
-    /// In the order of the metrics' names.
+    /// Of the sender itself, in the order of the metrics' names.
     pub readings: Vec<Reading<'p>>,
+    /// Of a gateway's logical devices, in the order of the message.
+    pub logical: Vec<LogicalReadings<'p>>,
     /// At most [`MAX_FAULTS`].
     pub faults: Vec<Fault>,
 }
@@ -82,26 +99,25 @@ pub fn normalize<'p>(
     }
     let payload: Value = serde_json::from_slice(payload)
         .map_err(|error| fault(Reason::NotJson, error.to_string()))?;
-    let ts = moment(profile, &payload, received_at, limits)?;
+    let ts = match &profile.timestamp {
+        Some(rule) => moment(rule, "", &payload, received_at, limits)?,
+        None => received_at,
+    };
     let mut normalized = Normalized::default();
-    for (name, metric) in &profile.metrics {
-        match payload.pointer(&metric.pointer) {
-            // A device that has nothing to say sends null.
-            None | Some(Value::Null) => {}
-            Some(value) => match read_value(metric.kind, value) {
-                Ok(values) => normalized.readings.push(Reading { metric: name, ts, values }),
-                Err(what) => {
-                    let detail = format!("{}: {what}", metric.pointer);
-                    normalized.faults.push(fault(Reason::WrongType, detail));
-                }
-            },
-        }
+    let metrics = profile.metrics_of(&profile.role());
+    read_metrics(metrics, "", &payload, ts, &mut normalized.readings, &mut normalized.faults);
+    let mut seen = false;
+    if let Some(rule) = &profile.logical_devices {
+        let times = gateway::Times { message: ts, received_at, limits };
+        seen = gateway::elements(profile, rule, &payload, &times, &mut normalized);
     }
     if profile.unknown_metrics == UnknownMetrics::DeadLetter {
-        normalized.faults.extend(unknown_fields(profile, &payload));
+        let known = known_at_top(profile);
+        normalized.faults.extend(unknown_fields(&known, "", &payload));
     }
     normalized.faults.truncate(MAX_FAULTS);
-    if normalized.readings.is_empty() && normalized.faults.is_empty() {
+    // A gateway that sees none of its devices says so by an empty list.
+    if normalized.readings.is_empty() && normalized.faults.is_empty() && !seen {
         let detail = "no metric of the device type has a value in the payload".to_owned();
         return Err(fault(Reason::NothingMapped, detail));
     }
@@ -127,15 +143,41 @@ fn fault(reason: Reason, detail: String) -> Fault {
     Fault { reason, detail }
 }
 
+/// Reads metrics with pointers from `value`, which stands at `place` in the payload.
+fn read_metrics<'p>(
+    metrics: &'p BTreeMap<String, Metric>,
+    place: &str,
+    value: &Value,
+    ts: Timestamp,
+    readings: &mut Vec<Reading<'p>>,
+    faults: &mut Vec<Fault>,
+) {
+    for (name, metric) in metrics {
+        match value.pointer(&metric.pointer) {
+            // A device that has nothing to say sends null.
+            None | Some(Value::Null) => {}
+            Some(value) => match read_value(metric.kind, value) {
+                Ok(values) => readings.push(Reading { metric: name, ts, values }),
+                Err(what) if faults.len() < MAX_FAULTS => {
+                    let detail = format!("{place}{}: {what}", metric.pointer);
+                    faults.push(fault(Reason::WrongType, detail));
+                }
+                Err(_) => {}
+            },
+        }
+    }
+}
+
+/// The moment that a rule finds in `value`, which stands at `place` in the payload.
 fn moment(
-    profile: &DeviceType,
-    payload: &Value,
+    rule: &TimestampRule,
+    place: &str,
+    value: &Value,
     received_at: Timestamp,
     limits: &TimeLimits,
 ) -> Result<Timestamp, Fault> {
-    let Some(rule) = &profile.timestamp else { return Ok(received_at) };
-    let Some(written) = payload.pointer(&rule.pointer) else {
-        let detail = format!("{}: no time stamp there", rule.pointer);
+    let Some(written) = value.pointer(&rule.pointer) else {
+        let detail = format!("{place}{}: no time stamp there", rule.pointer);
         return Err(fault(Reason::WrongType, detail));
     };
     let read = match rule.format {
@@ -144,13 +186,14 @@ fn moment(
         TimeFormat::UnixMillis => scaled(written, 1_000),
     };
     let Some(ts) = read else {
-        let detail = format!("{}: {} is no time stamp of its format", rule.pointer, short(written));
+        let (at, written) = (&rule.pointer, short(written));
+        let detail = format!("{place}{at}: {written} is no time stamp of its format");
         return Err(fault(Reason::WrongType, detail));
     };
     if limits.allow(ts, received_at) {
         return Ok(ts);
     }
-    let detail = format!("{}: {ts}, received at {received_at}", rule.pointer);
+    let detail = format!("{place}{}: {ts}, received at {received_at}", rule.pointer);
     Err(fault(Reason::TimeOutOfRange, detail))
 }
 
@@ -199,94 +242,31 @@ fn short(value: &Value) -> String {
     text.chars().take(SHOWN).chain(['…']).collect()
 }
 
-/// Top-level fields into which no rule of the device type points.
-fn unknown_fields(profile: &DeviceType, payload: &Value) -> Vec<Fault> {
-    let first = |pointer: &str| {
+/// Pointers of a device type into a message.
+fn known_at_top(profile: &DeviceType) -> Vec<&str> {
+    let metrics = profile.metrics_of(&profile.role()).values();
+    let time = profile.timestamp.iter().map(|rule| rule.pointer.as_str());
+    let id = profile.message_id.iter().map(|rule| rule.pointer.as_str());
+    let logical = profile.logical_devices.iter().map(|rule| rule.pointer.as_str());
+    metrics.map(|metric| metric.pointer.as_str()).chain(time).chain(id).chain(logical).collect()
+}
+
+/// Fields of an object into which none of the pointers leads.
+fn unknown_fields(pointers: &[&str], place: &str, value: &Value) -> Vec<Fault> {
+    let first = |pointer: &&str| {
         let segment = pointer.strip_prefix('/')?.split('/').next()?;
         Some(segment.replace("~1", "/").replace("~0", "~"))
     };
-    let metrics = profile.metrics.values().map(|metric| metric.pointer.as_str());
-    let time = profile.timestamp.iter().map(|rule| rule.pointer.as_str());
-    let id = profile.message_id.iter().map(|rule| rule.pointer.as_str());
-    let known: Vec<String> = metrics.chain(time).chain(id).filter_map(first).collect();
-    let fields = payload.as_object().into_iter().flatten();
+    let known: Vec<String> = pointers.iter().filter_map(first).collect();
+    let fields = value.as_object().into_iter().flatten();
     fields
         .filter(|(name, _)| !known.contains(name))
         .map(|(name, value)| {
             let name: String = name.chars().take(60).collect();
-            fault(Reason::UnknownMetric, format!("/{name}: {}", short(value)))
+            fault(Reason::UnknownMetric, format!("{place}/{name}: {}", short(value)))
         })
         .take(MAX_FAULTS)
         .collect()
-}
-
-/// An example of a device type that does not give what it says.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("example {name:?}: {problem}")]
-pub struct ExampleFailed {
-    /// The example's name.
-    pub name: String,
-    /// What differs.
-    pub problem: String,
-}
-
-/// Runs a device type's examples.
-pub fn check_examples(profile: &DeviceType, now: Timestamp) -> Result<(), ExampleFailed> {
-    for example in &profile.examples {
-        check_example(profile, example, now)
-            .map_err(|problem| ExampleFailed { name: example.name.clone(), problem })?;
-    }
-    Ok(())
-}
-
-/// A reading, for people.
-fn told(reading: &Reading<'_>) -> String {
-    let Values { n, b, s, ts } = &reading.values;
-    let number = n.map(|n| n.to_string());
-    let boolean = b.map(|b| b.to_string());
-    let text = s.as_ref().map(|s| format!("{s:?}"));
-    let time = ts.map(|ts| ts.to_string());
-    let value = [number, boolean, text, time].into_iter().flatten().collect::<Vec<_>>().join(", ");
-    format!("{value} at {}", reading.ts)
-}
-
-fn check_example(
-    profile: &DeviceType,
-    example: &crate::device_type::Example,
-    now: Timestamp,
-) -> Result<(), String> {
-    let payload = example.payload.to_string();
-    let normalized = normalize(profile, payload.as_bytes(), now, &TimeLimits::default())
-        .map_err(|fault| format!("the payload is refused: {}", fault.detail))?;
-    if let Some(fault) = normalized.faults.first() {
-        return Err(format!("a part of the payload is refused: {}", fault.detail));
-    }
-    for expected in &example.readings {
-        let metric = &expected.metric;
-        let kind = profile
-            .metrics
-            .get(metric)
-            .ok_or_else(|| format!("there is no metric {metric:?}"))?
-            .kind;
-        let values =
-            read_value(kind, &expected.value).map_err(|what| format!("{metric}: {what}"))?;
-        let ts = match &expected.ts {
-            None => now,
-            Some(text) => Timestamp::parse_rfc3339(text)
-                .ok_or_else(|| format!("{metric}: {text:?} is no RFC 3339 time"))?,
-        };
-        let wanted = Reading { metric, ts, values };
-        if !normalized.readings.contains(&wanted) {
-            let given = normalized.readings.iter().find(|reading| reading.metric == metric);
-            let given = given.map_or("nothing".to_owned(), told);
-            return Err(format!("{metric}: expected {}, the mapping gives {given}", told(&wanted)));
-        }
-    }
-    if normalized.readings.len() == example.readings.len() {
-        return Ok(());
-    }
-    let given: Vec<_> = normalized.readings.iter().map(|reading| reading.metric).collect();
-    Err(format!("the mapping gives more readings than listed: {}", given.join(", ")))
 }
 
 #[cfg(test)]

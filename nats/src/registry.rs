@@ -2,8 +2,10 @@
 //!
 //! Each step can be repeated: one that was cut off half-way is completed by asking again.
 
+mod logical;
 mod poller;
 
+pub use logical::{add_logical, create_logical};
 pub use poller::{Wanted, add_poller, configure_poller, set_poller_status};
 
 use crate::{
@@ -144,8 +146,15 @@ async fn current_head(
 
 /// A metric keeps its kind: its values stand in one column.
 fn kinds_stay(before: &DeviceType, after: &DeviceType) -> Result<(), RegistryFault> {
-    for (name, metric) in &after.metrics {
-        let changed = before.metrics.get(name).filter(|before| before.kind != metric.kind);
+    if before.role() != after.role() {
+        let problem = "an earlier version is of another mode; give this type another name";
+        let place = "processing_mode".to_owned();
+        return Err(Invalid { place, problem: problem.to_owned() }.into());
+    }
+    let own = after.gateway_metrics.iter().map(|it| (it, &before.gateway_metrics));
+    let all = after.metrics.iter().map(|it| (it, &before.metrics)).chain(own);
+    for ((name, metric), before) in all {
+        let changed = before.get(name).filter(|before| before.kind != metric.kind);
         if let Some(before) = changed {
             let problem = format!(
                 "an earlier version says {}; a metric keeps its kind, so give the new one another \
@@ -218,7 +227,8 @@ pub async fn add_device(
     }
     let name = name.unwrap_or_else(|| id.to_string());
     let points = BTreeMap::new();
-    let mut device = Device { id, org: org.clone(), org_id, device_type, name, points };
+    let role = definition.role();
+    let mut device = Device { id, org: org.clone(), org_id, device_type, name, role, points };
     add_points(wire, &mut device, &definition).await?;
     let sequence = put(wire, &Record::Device(device.clone()), 0).await?;
     // The type may have got a new version meanwhile; its `apply` did not see this device.
@@ -259,8 +269,9 @@ async fn add_points(
     device: &mut Device,
     definition: &DeviceType,
 ) -> Result<bool, RegistryFault> {
+    let metrics = definition.metrics_of(&device.role).iter();
     let missing: Vec<(&String, &Metric)> =
-        definition.metrics.iter().filter(|(name, _)| !device.points.contains_key(*name)).collect();
+        metrics.filter(|(name, _)| !device.points.contains_key(*name)).collect();
     if missing.is_empty() {
         return Ok(false);
     }

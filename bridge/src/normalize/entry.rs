@@ -2,12 +2,14 @@
 
 use super::size::{MAX_GROUP_BYTES, group_bytes};
 use domain::{
-    Group, OrgKey, Origin, Reason, Revision, Sample,
+    DeviceId, Group, OrgKey, Origin, Reason, Revision, Sample,
+    device_type::UnknownDevices,
     directory::Directory,
-    model::Device,
-    normalize::{Fault, Normalized, TimeLimits, normalize},
+    model::{Device, MAX_LOGICAL},
+    normalize::{Fault, LogicalReadings, MAX_FAULTS, Normalized, Reading, TimeLimits, normalize},
     raw::{RawMessage, Sender},
 };
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Longest detail of a letter, in bytes.
 const MAX_DETAIL: usize = 2_000;
@@ -22,12 +24,22 @@ pub(super) struct Known<'d> {
     /// The directory has seen all that the writer of the message can have seen: what it lacks
     /// does not exist.
     pub settled: bool,
+    /// Logical devices that were to be registered are, as far as they can be.
+    pub created: bool,
 }
 
-/// The directory lacks something that the writer of the message may have known. Wait until it has
-/// caught up, then do the same again, settled.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Unsettled;
+/// What is to be done before the message can be normalized.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum NotYet {
+    /// The directory lacks something that the writer of the message may have known. Wait until it
+    /// has caught up, then do the same again, settled.
+    Unsettled,
+    /// Register these logical devices, then do the same again.
+    Create(Strangers),
+}
+
+/// Logical devices that are not registered, by gateway.
+pub(super) type Strangers = BTreeMap<DeviceId, BTreeSet<String>>;
 
 /// What comes of one device message.
 #[derive(Debug, PartialEq)]
@@ -49,7 +61,7 @@ pub(super) fn normalize_entry(
     entry: &RawMessage<'_>,
     origin: Origin,
     known: Known<'_>,
-) -> Result<Outcome, Unsettled> {
+) -> Result<Outcome, NotYet> {
     let Some(sender) = &entry.sender else {
         let name = shown(&entry.name);
         let detail = format!("no device {name:?} is registered; `haystack device add` does it");
@@ -68,7 +80,8 @@ pub(super) fn normalize_entry(
     match normalize(&profile.definition, &entry.payload, entry.received_at, &known.limits) {
         Err(fault) => Ok(Outcome::dead(fault.reason, cut(fault.detail))),
         Ok(normalized) => {
-            let (samples, faults) = to_points(device, normalized, known.settled)?;
+            let unknown = profile.definition.logical_devices.as_ref().map(|rule| rule.unknown);
+            let (samples, faults) = to_points(device, normalized, unknown, known)?;
             let group = Group {
                 origin: Some(origin),
                 revision: Revision::default(),
@@ -82,9 +95,9 @@ pub(super) fn normalize_entry(
 }
 
 /// The device or the profile version is not there.
-fn missing(sender: &Sender, known: Known<'_>) -> Result<Outcome, Unsettled> {
+fn missing(sender: &Sender, known: Known<'_>) -> Result<Outcome, NotYet> {
     if !known.settled {
-        return Err(Unsettled);
+        return Err(NotYet::Unsettled);
     }
     let Sender { org, device, profile } = sender;
     if known.directory.device(device).is_none() {
@@ -96,28 +109,78 @@ fn missing(sender: &Sender, known: Known<'_>) -> Result<Outcome, Unsettled> {
     Ok(Outcome::dead(Reason::UnknownProfile, detail))
 }
 
-/// From metrics to the device's points. A metric without a point is a fault of its own.
+/// From metrics to the points of the device, and of those for which it speaks. A metric without a
+/// point is a fault of its own.
 fn to_points(
     device: &Device,
     normalized: Normalized<'_>,
-    settled: bool,
-) -> Result<(Vec<Sample>, Vec<Fault>), Unsettled> {
-    let Normalized { readings, mut faults } = normalized;
+    unknown: Option<UnknownDevices>,
+    known: Known<'_>,
+) -> Result<(Vec<Sample>, Vec<Fault>), NotYet> {
+    let Normalized { readings, logical, mut faults } = normalized;
     let mut samples = Vec::with_capacity(readings.len());
+    add_samples(device, readings, known, &mut samples, &mut faults)?;
+    let mut strangers = BTreeSet::new();
+    for LogicalReadings { identifier, readings } in logical {
+        match known.directory.logical(&device.id, &identifier) {
+            Some(device) => add_samples(device, readings, known, &mut samples, &mut faults)?,
+            None if !known.settled => return Err(NotYet::Unsettled),
+            None => drop(strangers.insert(identifier)),
+        }
+    }
+    match unknown {
+        _ if strangers.is_empty() => {}
+        None | Some(UnknownDevices::Ignore) => {}
+        Some(UnknownDevices::Create) if !known.created => {
+            return Err(NotYet::Create([(device.id.clone(), strangers)].into()));
+        }
+        Some(unknown) => faults.push(unregistered(&device.id, &strangers, unknown)),
+    }
+    Ok((samples, faults))
+}
+
+fn add_samples(
+    device: &Device,
+    readings: Vec<Reading<'_>>,
+    known: Known<'_>,
+    samples: &mut Vec<Sample>,
+    faults: &mut Vec<Fault>,
+) -> Result<(), NotYet> {
     for reading in readings {
         match device.points.get(reading.metric) {
             Some(point) => {
                 let (entity, ts, values) = (point.entity, reading.ts, reading.values);
                 samples.push(Sample { entity, ts, values });
             }
-            None if !settled => return Err(Unsettled),
-            None => {
+            None if !known.settled => return Err(NotYet::Unsettled),
+            None if faults.len() < MAX_FAULTS => {
                 let detail = format!("device {} has no point for {}", device.id, reading.metric);
                 faults.push(Fault { reason: Reason::NothingMapped, detail });
             }
+            None => {}
         }
     }
-    Ok((samples, faults))
+    Ok(())
+}
+
+/// What a gateway said of devices that nobody registered.
+fn unregistered(
+    gateway: &DeviceId,
+    strangers: &BTreeSet<String>,
+    unknown: UnknownDevices,
+) -> Fault {
+    const NAMED: usize = 8;
+    let names: Vec<_> = strangers.iter().take(NAMED).map(|name| format!("{name:?}")).collect();
+    let more = if strangers.len() > NAMED { ", …" } else { "" };
+    let (count, names) = (strangers.len(), names.join(", "));
+    let remedy = match unknown {
+        // They were to be made, and could not be.
+        UnknownDevices::Create => format!("a gateway has at most {MAX_LOGICAL}, of free names"),
+        _ => format!("`haystack device add --gateway {gateway} --identifier …` does it"),
+    };
+    let detail =
+        format!("{count} logical devices of {gateway} are not registered: {names}{more}; {remedy}");
+    Fault { reason: Reason::UnknownDevice, detail }
 }
 
 /// The readings go on, the faults become one letter.

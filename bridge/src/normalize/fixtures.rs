@@ -5,7 +5,7 @@ use domain::{
     DeviceId, EntityId, OrgId, OrgKey, Origin, OriginStream, Timestamp, TypeId,
     device_type::{DeviceType, Kind},
     directory::Directory,
-    model::{Device, Org, Point, Profile, Record, TypeHead},
+    model::{Device, Org, Point, Profile, Record, Role, TypeHead},
     normalize::TimeLimits,
     raw::{ProfileRef, RawMessage},
 };
@@ -44,6 +44,7 @@ pub(super) fn records() -> Vec<Record> {
         org_id,
         device_type,
         name: String::new(),
+        role: Role::Endpoint,
         points: [("temp".to_owned(), point)].into(),
     };
     vec![
@@ -63,7 +64,7 @@ pub(super) fn directory(records: Vec<Record>) -> Directory {
 }
 
 pub(super) fn known(directory: &Directory, settled: bool) -> Known<'_> {
-    Known { directory, limits: TimeLimits::default(), settled }
+    Known { directory, limits: TimeLimits::default(), settled, created: false }
 }
 
 /// A message as the door notes it.

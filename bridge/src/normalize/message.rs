@@ -1,6 +1,6 @@
 //! One message of `RAW`: every entry of its pack becomes readings, a letter, or both. Pure.
 
-use super::entry::{Known, Outcome, Unsettled, normalize_entry};
+use super::entry::{Known, NotYet, Outcome, Strangers, normalize_entry};
 use domain::{
     Group, Letter, OrgKey, Origin, OriginStream, Position, Reason, Stage, Timestamp,
     letter::Source,
@@ -38,19 +38,30 @@ pub(super) fn normalize_message(
     stored: Stored<'_>,
     known: Known<'_>,
     now: Timestamp,
-) -> Result<Normalized, Unsettled> {
+) -> Result<Normalized, NotYet> {
     let pack = match unpack(stored.body) {
         Ok(pack) => pack,
         Err(fault) => return Ok(undecodable(stored, fault, now)),
     };
     let mut normalized = Normalized::default();
+    let mut strangers = Strangers::new();
     for (index, entry) in (0..).zip(&pack.entries) {
         let origin = origin(stored.position, index);
-        let Outcome { group, fault } = normalize_entry(entry, origin, known)?;
+        let Outcome { group, fault } = match normalize_entry(entry, origin, known) {
+            Ok(outcome) => outcome,
+            // All of the message's are registered together.
+            Err(NotYet::Create(more)) => {
+                for (gateway, identifiers) in more {
+                    strangers.entry(gateway).or_default().extend(identifiers);
+                }
+                continue;
+            }
+            Err(unsettled) => return Err(unsettled),
+        };
         normalized.groups.extend(group);
         normalized.letters.extend(fault.map(|fault| about_entry(entry, origin, fault, now)));
     }
-    Ok(normalized)
+    if strangers.is_empty() { Ok(normalized) } else { Err(NotYet::Create(strangers)) }
 }
 
 fn unpack(body: &[u8]) -> Result<Pack<'_>, Fault> {

@@ -64,7 +64,10 @@ async fn a_user_may_do_its_work_and_nothing_else() {
         ("admin", "raw.mqtt.one $JS.API.STREAM.DELETE.RAW"),
     ];
     let may_not = [
-        ("bridge", "raw.http.one model._.device.D-1 $JS.API.STREAM.DELETE.RAW $KV.counters.org"),
+        (
+            "bridge",
+            "raw.http.one model.demo.profile.t.1 $JS.API.STREAM.DELETE.RAW $KV.counters.org",
+        ),
         ("bridge", "$JS.API.CONSUMER.DELETE.RAW.normalize $JS.ACK.TELEMETRY.c.1.1.1.1.0"),
         ("ingest", "raw.mqtt.one telemetry.demo.x model.demo.entity.1 $JS.API.STREAM.PURGE.DEAD"),
         (

@@ -105,3 +105,105 @@ fn examples_show_a_mapping_that_is_wrong() {
         assert!(check_examples(&profile, now()).is_err(), "{bad}");
     }
 }
+
+fn gateway(logical: &str) -> DeviceType {
+    let text = format!(
+        r#"{{"device_type":"hub","processing_mode":"gateway","protocol_adapter":"json",
+        "timestamp":{{"pointer":"/ts","format":"unix_seconds"}},"unknown_metrics":"dead_letter",
+        "logical_devices":{logical},"gateway_metrics":{{"up":{{"pointer":"/up","kind":"number"}}}},
+        "metrics":{{"n":{{"pointer":"/n","kind":"number"}}}}}}"#
+    );
+    let profile: DeviceType = serde_json::from_str(&text).unwrap();
+    profile.check().unwrap();
+    profile
+}
+
+/// What was said of whom, and when (seconds after 1,800,000,000), and the faults.
+fn said(profile: &DeviceType, payload: &str) -> (Vec<(String, f64, i64)>, Vec<String>) {
+    let normalized = normalize(
+        profile,
+        payload.as_bytes(),
+        Timestamp::from_micros(1_800_000_000_000_000).unwrap(),
+        &TimeLimits::default(),
+    )
+    .unwrap();
+    let own = normalized.readings.iter().map(|it| (String::new(), it));
+    let logical = normalized.logical.iter();
+    let logical = logical.flat_map(|of| of.readings.iter().map(|it| (of.identifier.clone(), it)));
+    let after = |ts: Timestamp| ts.micros() / 1_000_000 - 1_800_000_000;
+    let readings = own.chain(logical).map(|(who, it)| (who, it.values.n.unwrap(), after(it.ts)));
+    let faults = normalized.faults.into_iter().map(|fault| fault.detail);
+    (readings.collect(), faults.collect())
+}
+
+#[test]
+fn a_gateway_speaks_for_others_in_a_list() {
+    let profile = gateway(
+        r#"{"pointer":"/d","identifier":"/id","timestamp":{"pointer":"/t","format":"unix_seconds"}}"#,
+    );
+    let (readings, faults) = said(
+        &profile,
+        r#"{"ts":1800000000,"up":1,"other":0,"d":[
+            {"id":"a","t":1800000001,"n":2},{"id":7,"t":1800000002,"n":3},
+            {"id":"late","n":4},{"id":"far","t":1900000000,"n":5},{"n":6},{"id":"","n":7},
+            {"id":1.5,"n":8},{"id":"b","t":1800000003,"n":"x","more":1},3,{"id":"c\n","n":9}]}"#,
+    );
+    let expected = [("", 1.0, 0), ("a", 2.0, 1), ("7", 3.0, 2)];
+    assert_eq!(readings, expected.map(|(who, n, at)| (who.to_owned(), n, at)));
+    let wanted = [
+        "/d/2/t: no time stamp there",
+        "/d/3/t: 2030-03-17",
+        "/d/4/id: nothing is no identifier",
+        "/d/5/id: an empty text",
+        "/d/6/id: something else than",
+        "/d/7/n: \"x\" is no number",
+        "/d/7/more: 1",
+        "/d/8/id: nothing",
+        "/d/9/id: a text with control characters",
+        "/other: 0",
+    ];
+    assert_eq!(faults.len(), wanted.len(), "{faults:#?}");
+    for (fault, wanted) in faults.iter().zip(wanted) {
+        assert!(fault.starts_with(wanted), "{fault} is not {wanted}");
+    }
+}
+
+#[test]
+fn a_gateway_speaks_for_others_by_name() {
+    let profile = gateway(r#"{"pointer":"/d"}"#);
+    let payload = r#"{"ts":1800000000,"d":{"a":{"n":1},"b c":{"n":2},"":{"n":3}}}"#;
+    let (readings, faults) = said(&profile, payload);
+    assert_eq!(readings, [("a", 1.0, 0), ("b c", 2.0, 0)].map(|(w, n, t)| (w.to_owned(), n, t)));
+    assert_eq!(faults, ["/d: an empty text is no identifier"]);
+    let (readings, faults) = said(&profile, r#"{"ts":1800000000,"d":[{"n":1}]}"#);
+    assert_eq!((readings.len(), faults.len()), (0, 1), "{faults:?}");
+    assert!(faults[0].contains("an object is expected"), "{faults:?}");
+}
+
+#[test]
+fn a_gateway_that_hears_nobody_is_believed_and_one_that_says_nothing_is_not() {
+    let profile = gateway(r#"{"pointer":"/d","identifier":"/id"}"#);
+    assert_eq!(said(&profile, r#"{"ts":1800000000,"d":[]}"#), (vec![], vec![]));
+    let now = Timestamp::from_micros(1_800_000_000_000_000).unwrap();
+    let nothing = normalize(&profile, br#"{"ts":1800000000}"#, now, &TimeLimits::default());
+    assert_eq!(nothing.unwrap_err().reason, Reason::NothingMapped);
+}
+
+#[test]
+fn a_type_says_what_a_gateway_must() {
+    let check = |text: &str| {
+        let profile: DeviceType = serde_json::from_str(text).unwrap();
+        profile.check().unwrap_err().to_string()
+    };
+    let of = |mode: &str, more: &str| {
+        check(&format!(
+            r#"{{"device_type":"t","processing_mode":"{mode}","protocol_adapter":"json",{more}
+            "metrics":{{"n":{{"pointer":"/n","kind":"number"}}}}}}"#
+        ))
+    };
+    let own = r#""gateway_metrics":{"n":{"pointer":"/n","kind":"number"}},"#;
+    assert!(of("gateway", "").starts_with("logical_devices: a gateway says"));
+    assert!(of("endpoint", own).starts_with("gateway_metrics: only a gateway"));
+    assert!(of("endpoint", r#""logical_devices":{"pointer":"/d"},"#).contains("only a gateway"));
+    assert!(of("gateway", r#""logical_devices":{"pointer":"d"},"#).contains("no JSON pointer"));
+}

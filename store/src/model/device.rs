@@ -1,6 +1,9 @@
 //! Devices and their points.
 
-use domain::model::Device;
+use domain::{
+    DeviceId,
+    model::{Device, Role},
+};
 use sqlx::{PgConnection, postgres::PgBindIterExt};
 
 pub(super) async fn apply(
@@ -8,10 +11,17 @@ pub(super) async fn apply(
     sequence: u64,
     device: &Device,
 ) -> sqlx::Result<()> {
+    let (gateway, identifier) = match &device.role {
+        Role::Logical { gateway, identifier } => (Some(gateway), Some(identifier.as_str())),
+        Role::Endpoint | Role::Gateway => (None, None),
+    };
     let changed = sqlx::query(
-        "insert into core.devices as d (device_id, org_id, device_type, name, model_sequence) \
-         values ($1, $2, $3, $4, $5) on conflict (device_id) do update \
+        "insert into core.devices as d (device_id, org_id, device_type, name, device_role, \
+             parent_device_id, logical_identifier, model_sequence) \
+         values ($1, $2, $3, $4, $5, $6, $7, $8) on conflict (device_id) do update \
          set org_id = excluded.org_id, device_type = excluded.device_type, name = excluded.name, \
+             device_role = excluded.device_role, parent_device_id = excluded.parent_device_id, \
+             logical_identifier = excluded.logical_identifier, \
              model_sequence = excluded.model_sequence \
          where excluded.model_sequence > d.model_sequence",
     )
@@ -19,6 +29,9 @@ pub(super) async fn apply(
     .bind(device.org_id.0)
     .bind(device.device_type.as_str())
     .bind(&device.name)
+    .bind(device.role.as_str())
+    .bind(gateway.map(DeviceId::as_str))
+    .bind(identifier)
     .bind(sequence as i64)
     .execute(&mut *connection)
     .await?;

@@ -63,13 +63,13 @@ fn what_the_directory_lacks_is_dead_only_when_it_is_settled() {
     for (directory, wanted) in cases {
         let entry = entry("d", GOOD);
         let early = normalize_entry(&entry, origin(0), known(&directory, false));
-        assert_eq!(early, Err(Unsettled));
+        assert_eq!(early, Err(NotYet::Unsettled));
         let late = normalize_entry(&entry, origin(0), known(&directory, true)).unwrap();
         assert_eq!(reason(&late), Some(wanted));
     }
     let no_point = entry("d", r#"{"ts":"2026-05-01T00:00:00Z","hum":1}"#);
     let full = directory(records());
-    assert_eq!(normalize_entry(&no_point, origin(0), known(&full, false)), Err(Unsettled));
+    assert_eq!(normalize_entry(&no_point, origin(0), known(&full, false)), Err(NotYet::Unsettled));
 }
 
 #[test]

@@ -3,13 +3,14 @@
 
 mod dead;
 mod flow;
+mod gateway;
 mod outages;
 mod proxy;
 
 use domain::{
     Batch, DeviceId, EntityId, Holds, Letter, OrgId, OrgKey, TypeId,
     device_type::{DeviceType, Kind},
-    model::{Device, Org, Point, Profile, Record, TypeHead},
+    model::{Device, Org, Point, Profile, Record, Role, TypeHead},
     raw::{Pack, ProfileRef},
 };
 use futures_util::StreamExt;
@@ -253,6 +254,7 @@ fn records() -> Vec<Record> {
         org_id,
         device_type,
         name: DEVICE.to_owned(),
+        role: Role::Endpoint,
         points,
     };
     vec![

@@ -38,6 +38,7 @@ fn records() -> Vec<Record> {
     ];
     vec![
         Record::Device(Device {
+            role: domain::model::Role::Endpoint,
             id: DeviceId::parse("TS-1").unwrap(),
             org: org.clone(),
             org_id,
@@ -71,6 +72,8 @@ fn sensor(device_type: TypeId) -> DeviceType {
         tags: Tags::new(),
     };
     DeviceType {
+        logical_devices: None,
+        gateway_metrics: std::collections::BTreeMap::new(),
         device_type,
         processing_mode: ProcessingMode::Endpoint,
         protocol_adapter: ProtocolAdapter::Json,

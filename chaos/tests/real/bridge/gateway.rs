@@ -1,0 +1,169 @@
+//! A gateway speaks for logical devices: as a user registers and sees them.
+
+use super::Stage;
+use domain::{DeviceId, Reason, model::Role};
+use nats::registry;
+use serde_json::json;
+use testkit::{Platform, eventually};
+
+const HUB: &str = "HUB-1";
+
+fn hub(unknown: &str) -> String {
+    format!(
+        r#"{{"device_type":"hub","processing_mode":"gateway","protocol_adapter":"json",
+        "timestamp":{{"pointer":"/ts","format":"rfc3339"}},
+        "logical_devices":{{"pointer":"/b","identifier":"/id","unknown":"{unknown}"}},
+        "gateway_metrics":{{"uptime":{{"pointer":"/up","kind":"number"}}}},
+        "metrics":{{"rssi":{{"pointer":"/rssi","kind":"number"}}}}}}"#
+    )
+}
+
+fn report(beacons: &[(&str, i32)]) -> String {
+    let beacons: Vec<_> =
+        beacons.iter().map(|(id, rssi)| json!({ "id": id, "rssi": rssi })).collect();
+    json!({ "ts": "2026-01-01T00:00:00Z", "up": 7, "b": beacons }).to_string()
+}
+
+/// A stage with a hub that knows `b1`.
+async fn stage(unknown: &str) -> Stage {
+    let stage = Stage::start().await;
+    let org = domain::OrgKey::parse("demo").unwrap();
+    let definition: domain::device_type::DeviceType = serde_json::from_str(&hub(unknown)).unwrap();
+    let id = definition.device_type.clone();
+    registry::apply_device_type(&stage.admin, &org, definition).await.unwrap();
+    let hub = DeviceId::parse(HUB).unwrap();
+    registry::add_device(&stage.admin, &org, hub.clone(), id, None).await.unwrap();
+    registry::add_logical(&stage.admin, &hub, "b1", None, None).await.unwrap();
+    stage
+}
+
+/// Values in `TELEMETRY` by what the hub calls the device (`""`: itself).
+async fn values(stage: &Stage) -> Vec<(String, i32)> {
+    let directory = nats::model::load(&stage.admin).await.unwrap();
+    let org = domain::OrgKey::parse("demo").unwrap();
+    let mut found = Vec::new();
+    for group in stage.telemetry().await.into_iter().flat_map(|batch| batch.groups) {
+        assert_eq!(group.device.as_ref().map(DeviceId::as_str), Some(HUB));
+        for sample in group.samples {
+            let has = |device: &&std::sync::Arc<domain::model::Device>| {
+                device.points.values().any(|point| point.entity == sample.entity)
+            };
+            let devices = directory.devices(&org);
+            // The stage's own device has numbers that nobody counted.
+            let mut others = devices.iter().filter(|device| device.id.as_str() != super::DEVICE);
+            let device = others.find(has).expect("a point of somebody");
+            let name = match &device.role {
+                Role::Logical { identifier, .. } => identifier.clone(),
+                _ => String::new(),
+            };
+            found.push((name, sample.values.n.unwrap() as i32));
+        }
+    }
+    found.sort();
+    found
+}
+
+async fn arrive(stage: &Stage, wanted: &[(&str, i32)]) {
+    eventually("what the hub says", || async {
+        let found = values(stage).await;
+        let found: Vec<_> = found.iter().map(|(name, n)| (name.as_str(), *n)).collect();
+        if found == wanted { Ok(()) } else { Err(format!("{found:?}")) }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn strangers_are_set_aside_and_count_from_when_they_are_registered() {
+    let stage = stage("dead_letter").await;
+    let bridge = stage.bridge().await;
+    stage.publish(HUB, [report(&[("b1", -1), ("b2", -2), ("b3", -3)])]).await;
+    arrive(&stage, &[("", 7), ("b1", -1)]).await;
+    let letters = eventually("a letter", || async {
+        let letters = stage.letters().await;
+        if letters.is_empty() { Err("none".to_owned()) } else { Ok(letters) }
+    })
+    .await;
+    assert_eq!(letters.len(), 1, "one a message");
+    assert_eq!(letters[0].reason, Reason::UnknownDevice);
+    let detail = &letters[0].detail;
+    assert!(detail.contains("2 logical devices") && detail.contains("\"b2\", \"b3\""), "{detail}");
+    // Its next message counts, with no restart anywhere.
+    let hub = DeviceId::parse(HUB).unwrap();
+    registry::add_logical(&stage.admin, &hub, "b2", None, None).await.unwrap();
+    stage.publish(HUB, [report(&[("b2", -20)])]).await;
+    arrive(&stage, &[("", 7), ("", 7), ("b1", -1), ("b2", -20)]).await;
+    assert_eq!(stage.letters().await.len(), 1);
+    // A logical device has no voice of its own.
+    stage.publish("HUB-1_b2", [report(&[("b1", -9)])]).await;
+    eventually("a letter about it", || async {
+        let letters = stage.letters().await;
+        let it = letters.iter().any(|letter| letter.sender == "HUB-1_b2");
+        if it { Ok(()) } else { Err(format!("{letters:?}")) }
+    })
+    .await;
+    bridge.stop().await;
+}
+
+#[tokio::test]
+async fn strangers_are_registered_or_ignored_where_the_type_says_so() {
+    let stage = stage("create").await;
+    let bridge = stage.bridge().await;
+    let many: Vec<String> = (0..300).map(|n| format!("AA:BB:{n:04x}")).collect();
+    let beacons: Vec<(&str, i32)> = many.iter().map(|id| (id.as_str(), -5)).collect();
+    stage.publish(HUB, [report(&beacons), report(&[("b1", -1), (&many[0], -6)])]).await;
+    let mut wanted = vec![("", 7), ("", 7)];
+    wanted.extend(&beacons);
+    wanted.extend([(many[0].as_str(), -6), ("b1", -1)]);
+    wanted.sort_unstable();
+    arrive(&stage, &wanted).await;
+    let directory = nats::model::load(&stage.admin).await.unwrap();
+    let hub = DeviceId::parse(HUB).unwrap();
+    assert_eq!(directory.logical_count(&hub), 301, "each once");
+    assert_eq!(stage.letters().await.len(), 0);
+    bridge.stop().await;
+}
+
+#[tokio::test]
+async fn strangers_are_ignored_where_the_type_says_so() {
+    let stage = stage("ignore").await;
+    let bridge = stage.bridge().await;
+    stage.publish(HUB, [report(&[("b2", -2), ("b1", -1)]), report(&[])]).await;
+    arrive(&stage, &[("", 7), ("", 7), ("b1", -1)]).await;
+    assert_eq!(stage.letters().await.len(), 0);
+    bridge.stop().await;
+}
+
+/// The demonstration hub, from the command line to both databases.
+#[tokio::test]
+async fn the_demonstration_hub_is_in_both_databases() {
+    let platform = Platform::start("").await;
+    let (_bridge, _ingest) = (platform.service("bridge"), platform.service("ingest"));
+    let listed = platform.succeed(&["device", "list"]);
+    assert_eq!(listed.matches("of LH-001-2024").count(), 50, "{listed}");
+    let more =
+        ["device", "add", "--gateway", "LH-001-2024", "--identifier", "c 1", "--name", "Cart"];
+    platform.succeed(&more);
+    assert!(platform.succeed(&more).contains("it was so"));
+    let beacon = |n: u32| json!({ "id": format!("b-{n:02}"), "rssi": -60, "battery": 80 });
+    let mut beacons: Vec<_> = (1..=50).map(beacon).collect();
+    beacons.push(json!({ "id": "c 1", "rssi": -50, "zone": "lobby" }));
+    beacons.push(json!({ "id": "new", "rssi": -40 }));
+    let message = json!({ "ts": "2026-01-01T00:00:00Z", "uptime_s": 60, "beacons": beacons });
+    platform.publish("devices/LH-001-2024/telemetry", [message.to_string()]).await;
+    let sql = "select count(*) || ' ' || count(distinct d.device_id) || ' ' || \
+        coalesce(sum((d.parent_device_id = 'LH-001-2024')::int), 0) from core.values_demo v \
+        join core.device_point p using (entity_id) join core.devices d using (device_id) \
+        where v.ts = '2026-01-01T00:00:00Z'";
+    for database in [&platform.primary, &platform.secondary] {
+        eventually("all that the hub said", || async {
+            let mut connection = testkit::platform::connect(&database.superuser()).await?;
+            let found: String = sqlx::query_scalar(sql)
+                .fetch_one(&mut connection)
+                .await
+                .map_err(|e| e.to_string())?;
+            if found == "104 53 103" { Ok(()) } else { Err(found) }
+        })
+        .await;
+    }
+    platform.succeed(&["verify"]);
+}
