@@ -259,6 +259,7 @@ fn device_type() -> Result<DeviceType> {
     let timestamp = TimestampRule { pointer: "/ts".to_owned(), format: TimeFormat::Rfc3339 };
     Ok(DeviceType {
         logical_devices: None,
+        chunks: None,
         gateway_metrics: std::collections::BTreeMap::new(),
         device_type: TypeId::parse("bench-device")?,
         processing_mode: ProcessingMode::Endpoint,

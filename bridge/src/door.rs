@@ -5,7 +5,9 @@ use crate::{
     mqtt::{self, Broker, Incoming, Take, Unacked},
 };
 use domain::{
-    Clock, SystemClock, Timestamp, failpoint,
+    Clock, SystemClock, Timestamp,
+    chunk::{self, Facts, Part, part},
+    failpoint,
     raw::{RawMessage, Sender},
     topic,
 };
@@ -105,6 +107,16 @@ impl Doorman {
         Ok(self.shared.directory.read().sender(name))
     }
 
+    /// The part of a gateway's report that a payload is. What should be one and is none goes on like
+    /// any message, and is set aside with the reason.
+    fn part(&self, sender: &Sender, payload: &[u8]) -> Option<(chunk::Name, u32, Facts)> {
+        let Sender { org, device, profile } = sender;
+        let rule = self.shared.directory.read().profile(org, profile)?.definition.chunk_rule()?;
+        let Part { transaction, index, facts, .. } = part::read(&rule, payload).ok()?;
+        let name = chunk::Name { org: org.clone(), gateway: device.clone(), transaction };
+        Some((name, index, facts))
+    }
+
     /// Now, and never twice the same: messages without a time of their own bear it as their key.
     fn received_at(&mut self) -> Timestamp {
         let now = SystemClock.now();
@@ -124,6 +136,7 @@ impl Take for Doorman {
         // not dropped.
         let name = topic::telemetry_device(&topic).unwrap_or(&topic);
         let Ok(sender) = self.sender(name).await else { return false };
+        let part = sender.as_ref().and_then(|sender| self.part(sender, &payload));
         let message = RawMessage {
             name: name.to_owned().into(),
             sender,
@@ -135,6 +148,9 @@ impl Take for Doorman {
             // A copy: the payload shares memory with its neighbours, which would all be kept.
             payload: payload.to_vec().into(),
         };
-        self.door.accept(message, unacked).await
+        match part {
+            Some(part) => self.door.accept_part(message, part, unacked).await,
+            None => self.door.accept(message, unacked).await,
+        }
     }
 }

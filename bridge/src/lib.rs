@@ -3,6 +3,7 @@
 //! [`mqtt`] brings device messages; the door packs them into `RAW` and says yes to the broker;
 //! normalize reads `RAW` and turns payloads into readings by the device type's rules.
 
+mod assemble;
 mod counters;
 mod door;
 pub mod mqtt;
@@ -10,7 +11,7 @@ mod normalize;
 
 use anyhow::Context;
 use counters::Counters;
-use domain::{Holds, normalize::TimeLimits};
+use domain::{Holds, chunk, normalize::TimeLimits};
 use mqtt::Broker;
 use nats::{
     CancellationToken, Wire,
@@ -73,12 +74,17 @@ pub async fn run(
         ahead_micros: i64::from(config.bridge.future_limit_seconds) * 1_000_000,
         ..TimeLimits::default()
     };
+    let open = chunk::Limits {
+        age: Duration::from_secs(config.bridge.transaction_seconds.into()),
+        ..chunk::Limits::default()
+    };
+    let assemble = tokio::spawn(assemble::run(shared.clone(), open));
     let door_closed = CancellationToken::new();
     let closing = door_closed.clone().drop_guard();
     let door = tokio::spawn(door::run(shared.clone(), broker, instance, closing));
     let normalize = tokio::spawn(normalize::run(shared.clone(), limits, door_closed));
     tokio::select! {
-        done = async { tokio::try_join!(door, normalize) } => {
+        done = async { tokio::try_join!(door, normalize, assemble) } => {
             done.context("a part of the bridge failed")?;
         }
         () = out_of_time(&shared.shutdown) => {

@@ -15,6 +15,7 @@ mod settings;
 mod simulator;
 mod status;
 mod table;
+mod transactions;
 mod up;
 mod verify;
 
@@ -79,6 +80,8 @@ enum Command {
     Status(status::StatusArgs),
     /// Check versions, settings, clocks, disk and permissions, and say what to do
     Doctor(doctor::DoctorArgs),
+    /// Gateways' reports whose parts are still coming, and what is missing
+    Transactions(transactions::TransactionsArgs),
     /// Compare the targets: the same rows in each, by org and hour?
     Verify(verify::VerifyArgs),
     /// Print the merged configuration and where each value came from
@@ -154,6 +157,7 @@ async fn run(command: Command, globals: &Globals) -> anyhow::Result<ExitCode> {
         Command::Env(args) => up::env(args, globals).await,
         Command::Status(args) => status::run(&args, globals).await,
         Command::Doctor(args) => doctor::run(&args, globals).await,
+        Command::Transactions(args) => transactions::run(&args, globals).await,
         Command::Verify(args) => verify::run(&args, globals).await,
         Command::Config(args) => settings::run(&args, globals),
         Command::Migrate(args) => migrate::run(&args, globals).await,

@@ -110,6 +110,49 @@ pub struct LogicalDevices {
     pub unknown: UnknownDevices,
 }
 
+/// How the parts of one report say that they belong together.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ChunkRule {
+    /// What a part is written in.
+    pub format: ChunkFormat,
+    /// Pointer to the transaction's name (a text or a whole number).
+    pub transaction: String,
+    /// Pointer to the part's number, from 0.
+    pub index: String,
+    /// Pointer to the number of parts.
+    pub total: String,
+    /// Pointer to the SHA-256 of the whole, in hexadecimal; a part may do without.
+    pub sha256: String,
+    /// Pointer to the part's data: a list, which is one piece of a longer one, or a base64 text.
+    pub data: String,
+}
+
+/// What a part is written in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ChunkFormat {
+    /// A JSON object.
+    #[default]
+    Json,
+    /// A header of 48 bytes, then data: transaction (8 bytes), index (4), total (4), all big-endian,
+    /// SHA-256 of the whole (32; all zero: none).
+    Binary,
+}
+
+impl Default for ChunkRule {
+    fn default() -> Self {
+        Self {
+            format: ChunkFormat::Json,
+            transaction: "/txn".to_owned(),
+            index: "/index".to_owned(),
+            total: "/total".to_owned(),
+            sha256: "/sha256".to_owned(),
+            data: "/data".to_owned(),
+        }
+    }
+}
+
 /// The column a metric's values stand in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -205,6 +248,10 @@ pub struct DeviceType {
     /// Of a gateway: where its logical devices stand in a message.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub logical_devices: Option<LogicalDevices>,
+    /// Of a gateway that sends its report in parts: where they say so; left out: where the default
+    /// says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chunks: Option<ChunkRule>,
     /// Of a gateway: its own metrics by name, with pointers from the message.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub gateway_metrics: BTreeMap<String, Metric>,
@@ -237,12 +284,37 @@ impl DeviceType {
         }
     }
 
+    /// How parts of a report say that they belong together; `None` where it comes in one message.
+    pub fn chunk_rule(&self) -> Option<ChunkRule> {
+        (self.processing_mode == ProcessingMode::GatewayChunked)
+            .then(|| self.chunks.clone().unwrap_or_default())
+    }
+
     /// What a device is that sends messages of this type itself.
     pub fn role(&self) -> Role {
         match self.processing_mode {
             ProcessingMode::Endpoint => Role::Endpoint,
             ProcessingMode::Gateway | ProcessingMode::GatewayChunked => Role::Gateway,
         }
+    }
+
+    fn check_chunks(&self) -> Result<(), Invalid> {
+        let Some(rule) = &self.chunks else { return Ok(()) };
+        if self.processing_mode != ProcessingMode::GatewayChunked {
+            let problem = "only a `gateway_chunked` sends parts".to_owned();
+            return Err(Invalid { place: "chunks".to_owned(), problem });
+        }
+        let ChunkRule { transaction, index, total, sha256, data, .. } = rule;
+        let pointers = [
+            ("transaction", transaction),
+            ("index", index),
+            ("total", total),
+            ("sha256", sha256),
+            ("data", data),
+        ];
+        pointers
+            .into_iter()
+            .try_for_each(|(name, pointer)| check_pointer(&format!("chunks.{name}"), pointer))
     }
 
     /// A gateway says where its logical devices are, and nobody else does.
@@ -279,13 +351,8 @@ impl DeviceType {
         let invalid = |place: &str, problem: &str| {
             Err(Invalid { place: place.to_owned(), problem: problem.to_owned() })
         };
-        if self.processing_mode == ProcessingMode::GatewayChunked {
-            return invalid(
-                "processing_mode",
-                "this version of the platform reads `endpoint` and `gateway`",
-            );
-        }
         self.check_gateway()?;
+        self.check_chunks()?;
         if self.unknown_metrics == UnknownMetrics::Create {
             return invalid(
                 "unknown_metrics",

@@ -5,6 +5,12 @@
 
 /// After the stream's yes, before the broker is told.
 pub const BEFORE_PUBACK: &str = "bridge.before_puback";
+/// After the record of a gateway transaction's end, before anything was done about it.
+pub const BEFORE_ASSEMBLED: &str = "chunks.before_assembled";
+/// After an assembled report is stored, before its parts are removed.
+pub const BEFORE_PARTS_REMOVED: &str = "chunks.before_parts_removed";
+/// After the parts are removed, before the end is marked as done.
+pub const BEFORE_END_DONE: &str = "chunks.before_end_done";
 /// After the normalized readings are stored, before `RAW` is told.
 pub const BEFORE_RAW_ACK: &str = "normalize.before_raw_ack";
 /// After COMMIT, before the stream is told.
@@ -15,8 +21,16 @@ pub const MID_COPY: &str = "store.mid_copy";
 pub const BEFORE_STATE_SAVE: &str = "simulator.before_state_save";
 
 /// All of them.
-pub const ALL: [&str; 5] =
-    [BEFORE_PUBACK, BEFORE_RAW_ACK, BEFORE_TELEMETRY_ACK, MID_COPY, BEFORE_STATE_SAVE];
+pub const ALL: [&str; 8] = [
+    BEFORE_PUBACK,
+    BEFORE_ASSEMBLED,
+    BEFORE_PARTS_REMOVED,
+    BEFORE_END_DONE,
+    BEFORE_RAW_ACK,
+    BEFORE_TELEMETRY_ACK,
+    MID_COPY,
+    BEFORE_STATE_SAVE,
+];
 
 #[cfg(feature = "failpoints")]
 mod armed {

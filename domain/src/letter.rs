@@ -8,6 +8,8 @@ use std::fmt;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Stage {
+    /// From parts in `CHUNKS` to a whole in `RAW`.
+    Assemble,
     /// From `RAW` to `TELEMETRY`.
     Normalize,
     /// From `TELEMETRY` into a target.
@@ -18,6 +20,7 @@ impl Stage {
     /// As subjects and people write it.
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::Assemble => "assemble",
             Self::Normalize => "normalize",
             Self::Ingest => "ingest",
         }
@@ -46,6 +49,14 @@ pub enum Reason {
     UnknownProfile,
     /// The bytes are no envelope of a version that this reader knows.
     Undecodable,
+    /// A gateway that sends parts sent something else.
+    NotAPart,
+    /// Parts of a gateway's report did not come in time.
+    TransactionExpired,
+    /// A gateway used a transaction's name again before it was complete, or contradicted itself.
+    TransactionSuperseded,
+    /// A report's parts make no whole.
+    TransactionRefused,
     /// The database refused this row's data (SQLSTATE class 22 or 23).
     RefusedByDatabase,
 }
@@ -63,6 +74,10 @@ impl Reason {
             Self::TimeOutOfRange => "time_out_of_range",
             Self::UnknownProfile => "unknown_profile",
             Self::Undecodable => "undecodable",
+            Self::NotAPart => "not_a_part",
+            Self::TransactionExpired => "transaction_expired",
+            Self::TransactionSuperseded => "transaction_superseded",
+            Self::TransactionRefused => "transaction_refused",
             Self::RefusedByDatabase => "refused_by_database",
         }
     }
@@ -77,11 +92,11 @@ impl fmt::Display for Reason {
 /// The message a letter is about.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Source {
-    /// The stream: `RAW` or `TELEMETRY`.
+    /// The stream: `RAW`, `CHUNKS` or `TELEMETRY`.
     pub stream: String,
     /// The message's sequence there.
     pub sequence: u64,
-    /// What in the message: an entry of a pack, or a row of a batch.
+    /// What in the message: an entry of a pack, a row of a batch, or a lot of parts.
     pub row: u32,
 }
 
@@ -112,6 +127,19 @@ pub struct Letter {
     pub attempts: u32,
     /// When it was set aside.
     pub at: Timestamp,
+    /// Bytes that stand nowhere else.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub attachments: Vec<Attachment>,
+}
+
+/// Bytes that a letter keeps.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attachment {
+    /// What they are, e.g. `part 7`.
+    pub name: String,
+    /// The bytes as they came.
+    #[serde(with = "serde_bytes")]
+    pub bytes: Vec<u8>,
 }
 
 impl Letter {

@@ -3,6 +3,7 @@
 //! Nothing here does I/O, awaits, or reads a clock. Time comes in through [`Clock`].
 
 pub mod batch;
+pub mod chunk;
 pub mod deletion;
 pub mod device_type;
 pub mod directory;

@@ -125,7 +125,7 @@ pub fn normalize<'p>(
 }
 
 /// How many values a JSON text holds at most, by its punctuation, without parsing it.
-fn json_values(text: &[u8]) -> usize {
+pub(crate) fn json_values(text: &[u8]) -> usize {
     let (mut count, mut in_string, mut escaped) = (1, false, false);
     for &byte in text {
         match byte {

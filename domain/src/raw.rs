@@ -11,6 +11,9 @@ pub const MAX_PACK_BYTES: usize = 512 * 1024;
 /// Largest device message.
 pub const MAX_PAYLOAD: usize = 8 * 1024 * 1024;
 
+/// The content type of a report that was put together from its parts.
+pub const ASSEMBLED: &str = "application/vnd.haystack.assembled+json";
+
 /// The version of a device type that normalizes a message, for ever.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ProfileRef {

@@ -11,6 +11,9 @@ const TOKEN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-');
 /// The token that stands for "no org" or "no source".
 pub const NONE: &str = "_";
 
+/// The token in the place of a part's number that stands for the end of its transaction.
+const END: &str = "end";
+
 /// Longest encoded token. A longer one is cut and ends in `%~` and a hash, so that hostile names
 /// can't grow subjects without bound; the full name is in the message.
 pub const MAX_TOKEN: usize = 192;
@@ -102,6 +105,17 @@ pub enum Subject {
         /// The thing's id.
         id: String,
     },
+    /// `chunk.{org}.{gateway}.{transaction}.{index}`: a part of an unfinished gateway transaction.
+    Chunk {
+        /// Org key.
+        org: String,
+        /// The gateway.
+        gateway: String,
+        /// What the gateway calls the transaction.
+        transaction: String,
+        /// The part's number; `None`: the record of the transaction's end.
+        index: Option<u32>,
+    },
     /// `outcome.{target}.{org}`: which messages of `TELEMETRY` a target committed (not stored).
     Outcome {
         /// The target.
@@ -140,6 +154,15 @@ impl Subject {
             ["event", org, kind, id] => {
                 Self::Event { org: decode(org)?, kind: decode(kind)?, id: decode(id)? }
             }
+            ["chunk", org, gateway, transaction, index] => Self::Chunk {
+                org: decode(org)?,
+                gateway: decode(gateway)?,
+                transaction: decode(transaction)?,
+                index: match index {
+                    END => None,
+                    _ => Some(index.parse().ok().filter(|n: &u32| n.to_string() == index)?),
+                },
+            },
             ["outcome", target, org] => {
                 Self::Outcome { target: decode(target)?, org: decode(org)? }
             }
@@ -167,6 +190,11 @@ impl std::fmt::Display for Subject {
             }
             Self::Event { org, kind, id } => {
                 write!(f, "event.{}.{}.{}", encode(org), encode(kind), encode(id))
+            }
+            Self::Chunk { org, gateway, transaction, index } => {
+                let (org, gateway) = (encode(org), encode(gateway));
+                let index = index.map_or(END.to_owned(), |index| index.to_string());
+                write!(f, "chunk.{org}.{gateway}.{}.{index}", encode(transaction))
             }
             Self::Outcome { target, org } => {
                 write!(f, "outcome.{}.{}", encode(target), encode(org))
@@ -221,6 +249,18 @@ mod tests {
             Subject::Dead { stage: "normalize".into(), org: None, source: ">".into() },
             Subject::Event { org: "demo".into(), kind: "simulator".into(), id: "1".into() },
             Subject::Outcome { target: "primary".into(), org: "demo".into() },
+            Subject::Chunk {
+                org: "demo".into(),
+                gateway: "G-1".into(),
+                transaction: "a.b 7".into(),
+                index: Some(66),
+            },
+            Subject::Chunk {
+                org: "demo".into(),
+                gateway: "G-1".into(),
+                transaction: "end".into(),
+                index: None,
+            },
         ];
         for subject in all {
             assert_eq!(Subject::parse(&subject.to_string()), Some(subject));

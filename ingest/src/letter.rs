@@ -97,6 +97,7 @@ fn blank(
         // A redrive is a new message: what is set aside here was set aside for the first time.
         attempts: 1,
         at,
+        attachments: Vec::new(),
     }
 }
 

@@ -4,7 +4,11 @@
 //! one that it does not know. The bytes of every version are kept as tests.
 
 use bytes::Bytes;
-use domain::{Batch, Letter, model::Record, raw::Pack};
+use domain::{
+    Batch, Letter,
+    model::Record,
+    raw::{Pack, RawMessage},
+};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 /// Media type of every envelope.
@@ -63,6 +67,14 @@ impl Schema for domain::simulator::State {
 }
 impl Schema for domain::simulator::Activity {
     const NAME: &'static str = "simulator activity";
+    const VERSION: u16 = 1;
+}
+impl Schema for RawMessage<'_> {
+    const NAME: &'static str = "gateway part";
+    const VERSION: u16 = 1;
+}
+impl Schema for domain::chunk::End {
+    const NAME: &'static str = "end of a gateway transaction";
     const VERSION: u16 = 1;
 }
 impl Schema for Letter {

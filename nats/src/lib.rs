@@ -2,6 +2,7 @@
 //!
 //! A yes of a stream is a [`Fsynced`]; only this crate can make one.
 
+pub mod chunks;
 pub mod connect;
 pub mod consume;
 pub mod counter;

@@ -5,10 +5,11 @@
 //! message and leaves at once; under load it grows to its limits and one fsync serves them all.
 
 use crate::{
-    Fsynced, Wire, envelope,
+    Fsynced, Wire, chunks, envelope,
     publish::{Outgoing, Patience, Stopped, until_stored},
 };
 use domain::{
+    chunk::{Facts, Name},
     raw::{MAX_PACK_BYTES, MAX_PACK_ENTRIES, Pack, RawMessage},
     subject::Subject,
 };
@@ -22,9 +23,21 @@ const MAX_WAITING_BYTES: usize = 64 << 20;
 /// What a message costs beside its payload, for the byte limits.
 const ENTRY_OVERHEAD: usize = 128;
 
+/// Parts of gateway reports that are on their way at once, each behind an fsync of its own.
+const MAX_PARTS: usize = 256;
+
+/// Where a message goes.
+enum Goal {
+    /// Into a pack of `RAW`.
+    Raw,
+    /// Into `CHUNKS`, as a part of a transaction.
+    Part { name: Name, index: u32, facts: Facts },
+}
+
 /// A message that waits, with what the door needs to say yes to its sender.
 struct Waiting<T> {
     message: RawMessage<'static>,
+    goal: Goal,
     ticket: T,
     bytes: OwnedSemaphorePermit,
 }
@@ -45,11 +58,25 @@ impl<T> Door<T> {
     /// Takes a message and the sender's ticket; waits where too much waits already. `false` where
     /// the packer has ended. This is no yes: the yes comes with the ticket, out of the packer.
     pub async fn accept(&self, message: RawMessage<'static>, ticket: T) -> bool {
+        self.put(message, Goal::Raw, ticket).await
+    }
+
+    /// The same for a part of a gateway's report: it goes into `CHUNKS`.
+    pub async fn accept_part(
+        &self,
+        message: RawMessage<'static>,
+        (name, index, facts): (Name, u32, Facts),
+        ticket: T,
+    ) -> bool {
+        self.put(message, Goal::Part { name, index, facts }, ticket).await
+    }
+
+    async fn put(&self, message: RawMessage<'static>, goal: Goal, ticket: T) -> bool {
         let cost = cost(&message).min(MAX_WAITING_BYTES);
         let Ok(permit) = self.bytes.clone().acquire_many_owned(cost as u32).await else {
             return false;
         };
-        self.queue.send(Waiting { message, ticket, bytes: permit }).await.is_ok()
+        self.queue.send(Waiting { message, goal, ticket, bytes: permit }).await.is_ok()
     }
 }
 
@@ -100,8 +127,26 @@ impl<T> Packer<T> {
     where
         F: Future<Output = ()>,
     {
-        while let Some((pack, tickets, permits)) = self.next_pack().await {
-            let stored = self.store(&pack).await;
+        while let Some(taken) = self.next_taken().await {
+            let (mut pack, mut parts) = (Pack::default(), Vec::new());
+            let (mut tickets, mut permits) = (Vec::new(), Vec::new());
+            for Waiting { message, goal, ticket, bytes } in taken {
+                match goal {
+                    Goal::Raw => pack.entries.push(message),
+                    Goal::Part { name, index, facts } => {
+                        self.number += 1;
+                        let id = format!("{}-{}", self.instance, self.number);
+                        parts.push(chunks::part(&name, index, &facts, &message, &id));
+                    }
+                }
+                tickets.push(ticket);
+                permits.push(bytes);
+            }
+            let stored = if parts.is_empty() {
+                self.store(&pack).await
+            } else {
+                self.store_parts(parts).await
+            };
             drop(permits);
             match stored {
                 Ok(stored) => confirm(tickets, stored).await,
@@ -121,29 +166,34 @@ impl<T> Packer<T> {
         until_stored(&self.wire, message, &self.patience).await
     }
 
-    /// Waits for a message, then takes what else is there, as far as it fits.
-    async fn next_pack(&mut self) -> Option<(Pack<'static>, Vec<T>, Vec<OwnedSemaphorePermit>)> {
+    /// All of them are stored; any one's yes is given.
+    async fn store_parts(&mut self, parts: Vec<Outgoing>) -> Result<Fsynced, Stopped> {
+        let each = parts.into_iter().map(|part| until_stored(&self.wire, part, &self.patience));
+        let stored = futures_util::future::try_join_all(each).await?;
+        stored.into_iter().next_back().ok_or(Stopped)
+    }
+
+    /// Waits for a message, then takes what else is there and goes the same way, as far as it fits.
+    async fn next_taken(&mut self) -> Option<Vec<Waiting<T>>> {
         let first = match self.left_over.take() {
             Some(waiting) => waiting,
             None => self.queue.recv().await?,
         };
+        let is_part = |waiting: &Waiting<T>| matches!(waiting.goal, Goal::Part { .. });
+        let parts = is_part(&first);
+        let (most, most_bytes) =
+            if parts { (MAX_PARTS, MAX_WAITING_BYTES) } else { (MAX_PACK_ENTRIES, MAX_PACK_BYTES) };
         let mut bytes = cost(&first.message);
         let mut taken = vec![first];
-        while taken.len() < MAX_PACK_ENTRIES {
+        while taken.len() < most {
             let Ok(waiting) = self.queue.try_recv() else { break };
             bytes += cost(&waiting.message);
-            if bytes > MAX_PACK_BYTES {
+            if bytes > most_bytes || is_part(&waiting) != parts {
                 self.left_over = Some(waiting);
                 break;
             }
             taken.push(waiting);
         }
-        let (mut pack, mut tickets, mut permits) = (Pack::default(), Vec::new(), Vec::new());
-        for Waiting { message, ticket, bytes } in taken {
-            pack.entries.push(message);
-            tickets.push(ticket);
-            permits.push(bytes);
-        }
-        Some((pack, tickets, permits))
+        Some(taken)
     }
 }

@@ -123,6 +123,8 @@ pub struct Bridge {
     pub instance: String,
     /// How far ahead of ours a device's clock may be, in seconds.
     pub future_limit_seconds: u32,
+    /// How long the parts of a gateway's report may take, in seconds during which they could come.
+    pub transaction_seconds: u32,
 }
 
 /// The ingest service.
@@ -230,6 +232,7 @@ impl Default for Bridge {
             http: SocketAddr::from(([127, 0, 0, 1], 8001)),
             instance: "bridge-1".to_owned(),
             future_limit_seconds: 600,
+            transaction_seconds: 60,
         }
     }
 }

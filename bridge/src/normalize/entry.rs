@@ -3,11 +3,12 @@
 use super::size::{MAX_GROUP_BYTES, group_bytes};
 use domain::{
     DeviceId, Group, OrgKey, Origin, Reason, Revision, Sample,
+    chunk::part,
     device_type::UnknownDevices,
     directory::Directory,
     model::{Device, MAX_LOGICAL},
     normalize::{Fault, LogicalReadings, MAX_FAULTS, Normalized, Reading, TimeLimits, normalize},
-    raw::{RawMessage, Sender},
+    raw::{ASSEMBLED, RawMessage, Sender},
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -76,6 +77,15 @@ pub(super) fn normalize_entry(
     if device.org != *org {
         let detail = format!("device {} was of org {org} when this came, it is no more", device.id);
         return Ok(Outcome::dead(Reason::UnknownDevice, detail));
+    }
+    if let Some(rule) = profile.definition.chunk_rule()
+        && entry.content_type != ASSEMBLED
+    {
+        let why = match part::read(&rule, &entry.payload) {
+            Err(why) => why.to_string(),
+            Ok(_) => "a part, but its device type was another when it came".to_owned(),
+        };
+        return Ok(Outcome::dead(Reason::NotAPart, cut(why)));
     }
     match normalize(&profile.definition, &entry.payload, entry.received_at, &known.limits) {
         Err(fault) => Ok(Outcome::dead(fault.reason, cut(fault.detail))),

@@ -116,6 +116,7 @@ fn letter(
         revision: 0,
         attempts: FIRST_ATTEMPT,
         at: now,
+        attachments: Vec::new(),
     }
 }
 

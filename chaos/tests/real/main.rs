@@ -4,6 +4,7 @@
 #![expect(unreachable_pub, reason = "modules of one test binary")]
 
 mod bridge;
+mod chunks;
 mod crash;
 mod ingest;
 mod outage;

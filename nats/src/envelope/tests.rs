@@ -91,6 +91,7 @@ fn golden_dead_letter_v1() {
         revision: 0,
         attempts: 1,
         at: at(5),
+        attachments: Vec::new(),
     };
     let bytes = encode_named(&letter);
     assert_eq!(hex(&bytes), GOLDEN_LETTER_V1);

@@ -73,6 +73,7 @@ fn sensor(device_type: TypeId) -> DeviceType {
     };
     DeviceType {
         logical_devices: None,
+        chunks: None,
         gateway_metrics: std::collections::BTreeMap::new(),
         device_type,
         processing_mode: ProcessingMode::Endpoint,

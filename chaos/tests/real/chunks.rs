@@ -1,0 +1,235 @@
+//! Reports in parts through the real binary: all of a report is stored or none of it, once, whoever
+//! dies when.
+
+use domain::{chunk::Digest, failpoint};
+use serde_json::json;
+use testkit::{Failpoint, Platform, Process, eventually};
+
+const GATEWAY: &str = "BG-1";
+const TOPIC: &str = "devices/BG-1/telemetry";
+const BEACONS: u32 = 2_000;
+const PARTS: u32 = 67;
+
+/// The moment of a report.
+fn moment(report: u32) -> String {
+    format!("2026-01-01T00:{report:02}:00Z")
+}
+
+/// The parts of a report.
+fn parts(report: u32) -> Vec<String> {
+    let beacon = |n: u32| json!({ "mac": format!("AA:{n:05}"), "rssi": -(n as i32) - 1 });
+    let each = BEACONS.div_ceil(PARTS);
+    let part = |index: u32| {
+        let to = ((index + 1) * each).min(BEACONS);
+        let data: Vec<_> = (index * each..to).map(beacon).collect();
+        json!({ "txn": format!("r {report}"), "index": index, "total": PARTS,
+            "sha256": Digest::of(&report.to_be_bytes()).to_string(),
+            "ts": moment(report), "data": data })
+        .to_string()
+    };
+    (0..PARTS).map(part).collect()
+}
+
+/// The same in another order, every fifth twice.
+fn shuffled(parts: &[String]) -> Vec<String> {
+    let count = parts.len();
+    let mut order: Vec<String> = (0..count).map(|n| parts[n * 29 % count].clone()).collect();
+    let twice: Vec<String> = order.iter().step_by(5).cloned().collect();
+    order.extend(twice);
+    order
+}
+
+async fn platform(extra: &str) -> Platform {
+    let platform = Platform::start(extra).await;
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../config/device-types/ble-gateway.yaml");
+    platform.succeed(&["device-type", "apply", file]);
+    platform.succeed(&["device", "add", GATEWAY, "--type", "ble-gateway"]);
+    platform
+}
+
+/// How many beacons of a report a database shows, and the sum of what they say.
+async fn stored(platform: &Platform, report: u32) -> Result<[String; 2], String> {
+    // By their moment: devices that the gateway was the first to speak of may be known later.
+    let sql = format!(
+        "select count(*) || ' ' || coalesce(sum(value_n), 0) from core.values_demo where ts = '{}'",
+        moment(report)
+    );
+    let mut found = [String::new(), String::new()];
+    for (database, found) in [&platform.primary, &platform.secondary].into_iter().zip(&mut found) {
+        let mut connection = testkit::platform::connect(&database.superuser()).await?;
+        let asked = sqlx::query_scalar(sqlx::AssertSqlSafe(sql.clone()));
+        *found = asked.fetch_one(&mut connection).await.map_err(|error| error.to_string())?;
+    }
+    Ok(found)
+}
+
+/// Waits until both databases have all of a report. Never is a part of one seen.
+async fn arrives(platform: &Platform, report: u32) {
+    let all = format!("{BEACONS} -{}", BEACONS * (BEACONS + 1) / 2);
+    eventually(&format!("report {report}"), || async {
+        let found = stored(platform, report).await?;
+        for one in &found {
+            assert!(*one == all || one == "0 0", "a part of report {report}: {one}");
+        }
+        if found == [all.clone(), all.clone()] { Ok(()) } else { Err(format!("{found:?}")) }
+    })
+    .await;
+}
+
+/// Waits until nothing of any report is left in `CHUNKS`, but marks of ends.
+async fn swept(platform: &Platform) {
+    eventually("no open transaction", || async {
+        let listed = platform.succeed(&["transactions"]);
+        if listed.contains("no open transactions") { Ok(()) } else { Err(listed) }
+    })
+    .await;
+}
+
+/// The bridge dies at the failpoint while two reports come, and is started again.
+async fn survives(failpoint: Failpoint) {
+    let platform = platform("").await;
+    let _ingest = platform.service("ingest");
+    let mut doomed = platform.doomed("bridge", failpoint);
+    let lines = [shuffled(&parts(1)), shuffled(&parts(2))].concat();
+    let dying = async {
+        doomed.died_at(failpoint).await;
+        platform.service("bridge")
+    };
+    let (_bridge, ()) = tokio::join!(dying, platform.publish(TOPIC, lines));
+    for report in [1, 2] {
+        arrives(&platform, report).await;
+    }
+    swept(&platform).await;
+    platform.succeed(&["verify"]);
+    assert_eq!(letters(&platform), 0);
+}
+
+/// Messages of a stream, as `status` counts them.
+fn messages(platform: &Platform, stream: &str) -> u64 {
+    let status: serde_json::Value =
+        serde_json::from_str(&platform.succeed(&["status", "--json"])).unwrap();
+    let mut streams = status["streams"].as_array().expect("streams").iter();
+    let found = streams.find(|one| one["name"] == stream).expect("the stream");
+    found["messages"].as_u64().expect("a number")
+}
+
+fn letters(platform: &Platform) -> u64 {
+    messages(platform, "DEAD")
+}
+
+#[tokio::test]
+async fn dead_between_two_parts() {
+    survives(Failpoint { name: failpoint::BEFORE_PUBACK, passes: 1 }).await;
+}
+
+#[tokio::test]
+async fn dead_after_the_end_is_on_record() {
+    survives(Failpoint { name: failpoint::BEFORE_ASSEMBLED, passes: 0 }).await;
+}
+
+#[tokio::test]
+async fn dead_after_the_whole_is_stored_before_its_parts_go() {
+    survives(Failpoint { name: failpoint::BEFORE_PARTS_REMOVED, passes: 0 }).await;
+}
+
+#[tokio::test]
+async fn dead_after_the_parts_went_before_that_is_on_record() {
+    survives(Failpoint { name: failpoint::BEFORE_END_DONE, passes: 0 }).await;
+}
+
+/// Both get every part; both want to end each transaction.
+#[tokio::test]
+async fn two_bridges_store_a_report_once() {
+    let platform = platform("").await;
+    let _ingest = platform.service("ingest");
+    let bridges = ["bridge-1", "bridge-2"].map(|name| platform.instance("bridge", name));
+    for bridge in &bridges {
+        bridge.says("subscribed").await;
+    }
+    platform.publish(TOPIC, (1..=3).flat_map(parts)).await;
+    for report in 1..=3 {
+        arrives(&platform, report).await;
+    }
+    swept(&platform).await;
+    assert_eq!(messages(&platform, "RAW"), 3, "each is in RAW once");
+}
+
+async fn lists(platform: &Platform, part: &str) -> String {
+    eventually(&format!("a transaction: {part}"), || async {
+        let listed = platform.succeed(&["transactions"]);
+        if listed.contains(part) { Ok(listed) } else { Err(listed) }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn what_never_comes_expires_and_what_contradicts_supersedes() {
+    let platform = platform("bridge.transaction_seconds = 2").await;
+    let (_ingest, mut bridge) = (platform.service("ingest"), platform.service("bridge"));
+    let all = parts(1);
+    let some: Vec<String> = all
+        .iter()
+        .enumerate()
+        .filter(|(n, _)| *n != 3 && *n < 60)
+        .map(|(_, p)| p.clone())
+        .collect();
+    platform.publish(TOPIC, some).await;
+    let listed = lists(&platform, "59 of 67").await;
+    assert!(listed.contains("3, 60-66") && listed.contains("BG-1"), "{listed}");
+    // While no bridge is there, no time passes: it is not over when it comes back.
+    bridge.stop().await;
+    tokio::time::sleep(std::time::Duration::from_secs(3)).await;
+    let _bridge = platform.service("bridge");
+    platform.publish(TOPIC, [all[3].clone()]).await;
+    platform.publish(TOPIC, all[60..].to_vec()).await;
+    arrives(&platform, 1).await;
+    assert_eq!(letters(&platform), 0);
+    // This one does not come, ...
+    platform.publish(TOPIC, parts(2)[..5].to_vec()).await;
+    swept(&platform).await;
+    assert_eq!(letters(&platform), 1);
+    // ... and this one is begun anew under its name, and then comes.
+    let other = parts(3)[0].replace("AA:00000", "BB:00000");
+    platform.publish(TOPIC, [other]).await;
+    platform.publish(TOPIC, parts(3)).await;
+    arrives(&platform, 3).await;
+    swept(&platform).await;
+    assert_eq!(letters(&platform), 2);
+    assert_eq!(stored(&platform, 2).await.unwrap(), ["0 0", "0 0"]);
+    // What is no part is told so.
+    platform
+        .publish(TOPIC, ["{\"txn\":\"x\",\"index\":9,\"total\":1000000000,\"data\":[]}".to_owned()])
+        .await;
+    eventually("a letter", || async {
+        let found = letters(&platform);
+        if found == 3 { Ok(()) } else { Err(found.to_string()) }
+    })
+    .await;
+}
+
+/// Thousands of reports that never become whole, and one that does.
+#[tokio::test]
+async fn endless_partials_stay_within_their_limits() {
+    let platform = platform("").await;
+    let (_ingest, bridge) = (platform.service("ingest"), platform.service("bridge"));
+    let first = |n: u32| parts(1)[0].replace("r 1", &format!("never {n}"));
+    platform.publish(TOPIC, (0..500).map(first)).await;
+    // At most 64 of one gateway are open: the oldest gave way.
+    eventually("the oldest to give way", || async {
+        let found = letters(&platform);
+        if found == 436 { Ok(()) } else { Err(found.to_string()) }
+    })
+    .await;
+    let listed = platform.succeed(&["transactions"]);
+    assert_eq!(listed.matches("1 of 67").count(), 64, "{listed}");
+    platform.publish(TOPIC, parts(2)).await;
+    arrives(&platform, 2).await;
+    let resident = resident_mib(&bridge);
+    assert!(resident < 200, "{resident} MiB");
+}
+
+fn resident_mib(process: &Process) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", process.pid())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("Linux says so");
+    line.trim().split(' ').next().unwrap().parse::<u64>().unwrap() / 1_024
+}

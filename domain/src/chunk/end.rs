@@ -1,0 +1,96 @@
+//! The end of a transaction, as it is recorded: once, whoever sees it first.
+
+use super::part::Digest;
+use crate::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// How a transaction ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// All parts came.
+    Complete,
+    /// Some did not come in time, or others needed the room.
+    Expired,
+    /// A part contradicted them.
+    Superseded,
+}
+
+impl Outcome {
+    /// As databases and people write it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Complete => "complete",
+            Self::Expired => "expired",
+            Self::Superseded => "superseded",
+        }
+    }
+}
+
+/// A part where it stands in `CHUNKS`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartAt {
+    /// Its number.
+    pub index: u32,
+    /// Its sequence.
+    pub sequence: u64,
+}
+
+/// The record of an end. What it names is removed when its outcome is done; nothing else is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct End {
+    /// How.
+    pub outcome: Outcome,
+    /// Why, for people.
+    pub why: String,
+    /// How many parts there were to be.
+    pub total: u32,
+    /// The parts that came, by their numbers.
+    pub parts: Vec<PartAt>,
+    /// Sequences of further copies of them.
+    pub copies: Vec<u64>,
+    /// SHA-256 of the whole in hexadecimal, where the gateway gave it.
+    pub digest: Option<String>,
+    /// When the first part was received.
+    pub began_at: Timestamp,
+    /// When this was written.
+    pub ended_at: Timestamp,
+}
+
+impl End {
+    /// Whether a part whose whole has that digest can only be a copy of what is complete.
+    pub fn knows(&self, digest: Option<Digest>) -> bool {
+        let known = digest.is_some_and(|digest| self.digest == Some(digest.to_string()));
+        self.outcome == Outcome::Complete && known
+    }
+
+    /// Every sequence that it names.
+    pub fn sequences(&self) -> impl Iterator<Item = u64> {
+        self.parts.iter().map(|part| part.sequence).chain(self.copies.iter().copied())
+    }
+
+    /// Numbers of the parts that did not come, as ranges: `3, 7-9`.
+    pub fn missing(&self) -> String {
+        missing(self.total, self.parts.iter().map(|part| part.index))
+    }
+}
+
+/// Numbers below `total` that are not among `there` (ascending), as ranges; at most a few.
+pub fn missing(total: u32, there: impl IntoIterator<Item = u32>) -> String {
+    const RANGES: usize = 20;
+    let mut ranges: Vec<String> = Vec::new();
+    let mut next = 0;
+    for index in there.into_iter().chain([total]) {
+        match index.saturating_sub(next) {
+            0 => {}
+            1 => ranges.push(next.to_string()),
+            _ => ranges.push(format!("{next}-{}", index - 1)),
+        }
+        next = index + 1;
+    }
+    if ranges.len() > RANGES {
+        ranges.truncate(RANGES);
+        ranges.push("…".to_owned());
+    }
+    ranges.join(", ")
+}

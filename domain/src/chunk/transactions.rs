@@ -1,0 +1,435 @@
+//! Open transactions: what came of each, and what is to be done about it.
+//!
+//! A transaction's name may be used again, and parts may contradict each other: the parts of one
+//! name are a queue of generations, the oldest first. Only the oldest can be ended, and only when
+//! the end before it is done and gone, because an end is written where there is none.
+
+use super::{
+    end::{End, Outcome, PartAt, missing},
+    part::{Digest, Facts},
+};
+use crate::{DeviceId, OrgKey, Timestamp};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    time::Duration,
+};
+
+/// Bounds of what may be open. Past one, the oldest transaction is set aside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// How long a transaction may take, in time in which parts could come.
+    pub age: Duration,
+    /// How long the end of a transaction is remembered, to know its late parts.
+    pub remembered: Duration,
+    /// How long whoever wrote an end has to see to it, before others do.
+    pub grace: Duration,
+    /// Open transactions of one gateway.
+    pub gateway_open: usize,
+    /// Open transactions in all.
+    pub open: usize,
+    /// Bytes of parts of one gateway.
+    pub gateway_bytes: usize,
+    /// Bytes of parts in all.
+    pub bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            age: Duration::from_mins(1),
+            remembered: Duration::from_mins(5),
+            grace: Duration::from_secs(5),
+            gateway_open: 64,
+            open: 1_024,
+            gateway_bytes: 64 << 20,
+            bytes: 256 << 20,
+        }
+    }
+}
+
+/// Whose transaction, and what it is called.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Name {
+    /// Org.
+    pub org: OrgKey,
+    /// Gateway.
+    pub gateway: DeviceId,
+    /// What the gateway calls it.
+    pub transaction: String,
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Wish {
+    /// Write the record of an end, where there is none; first remove the one before, which is done.
+    End {
+        /// Whose.
+        name: Name,
+        /// The record.
+        end: End,
+        /// Sequences of the end before.
+        before: Vec<u64>,
+    },
+    /// Do what an end says, and mark it as done.
+    Finish {
+        /// Whose.
+        name: Name,
+        /// Where the record stands.
+        sequence: u64,
+        /// The record.
+        end: End,
+    },
+    /// Remove messages that mean nothing any more.
+    Remove(Vec<u64>),
+}
+
+/// An open transaction, for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    /// Whose.
+    pub name: Name,
+    /// Parts that came.
+    pub seen: u32,
+    /// Parts that there are to be.
+    pub total: u32,
+    /// What is missing, as ranges.
+    pub missing: String,
+    /// When the first part was received.
+    pub began_at: Timestamp,
+    /// It has ended, and its end is being seen to.
+    pub ending: bool,
+}
+
+/// Parts of one name that agree with each other.
+#[derive(Debug, Clone)]
+struct Generation {
+    facts: Facts,
+    parts: BTreeMap<u32, (u64, Digest)>,
+    copies: Vec<u64>,
+    bytes: usize,
+    began_at: Timestamp,
+    /// By the clock of time in which parts could come.
+    since: Duration,
+    /// A later part contradicts it.
+    superseded: bool,
+}
+
+#[derive(Debug, Clone)]
+struct Ended {
+    sequence: u64,
+    end: End,
+    /// The sequence of the mark that it is done.
+    done: Option<u64>,
+    since: Duration,
+    ours: bool,
+    /// Somebody here sees to it.
+    asked: bool,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Slot {
+    generations: VecDeque<Generation>,
+    ended: Option<Ended>,
+    /// An end was asked for and its record has not come back yet.
+    ending: bool,
+}
+
+/// All that is open.
+#[derive(Debug, Clone)]
+pub struct Transactions {
+    limits: Limits,
+    slots: BTreeMap<Name, Slot>,
+    strays: Vec<u64>,
+    bytes: usize,
+    open: usize,
+}
+
+impl Transactions {
+    /// None.
+    pub fn new(limits: Limits) -> Self {
+        Self { limits, slots: BTreeMap::new(), strays: Vec::new(), bytes: 0, open: 0 }
+    }
+
+    /// A part stands in the stream. `clock` is time in which parts could come.
+    pub fn part(
+        &mut self,
+        name: &Name,
+        at: PartAt,
+        facts: Facts,
+        (bytes, received_at): (usize, Timestamp),
+        clock: Duration,
+    ) {
+        let slot = self.slots.entry(name.clone()).or_default();
+        // A late copy of what is complete, where the digest says so.
+        if slot.ended.as_ref().is_some_and(|ended| ended.end.knows(facts.digest)) {
+            self.strays.push(at.sequence);
+            return;
+        }
+        if let Some(newest) = slot.generations.back_mut() {
+            if newest.agrees(at.index, &facts) {
+                self.bytes += newest.take(at, &facts, bytes);
+                return;
+            }
+            newest.superseded = true;
+        }
+        let mut newest = Generation {
+            facts,
+            parts: BTreeMap::new(),
+            copies: Vec::new(),
+            bytes: 0,
+            began_at: received_at,
+            since: clock,
+            superseded: false,
+        };
+        self.bytes += newest.take(at, &facts, bytes);
+        slot.generations.push_back(newest);
+        self.open += 1;
+    }
+
+    /// The record of an end stands in the stream; `ours`: this process wrote it.
+    pub fn end(&mut self, name: &Name, sequence: u64, end: End, ours: bool, clock: Duration) {
+        let slot = self.slots.entry(name.clone()).or_default();
+        slot.ending = false;
+        if slot.ended.as_ref().is_some_and(|known| known.sequence >= sequence) {
+            return;
+        }
+        let named: BTreeSet<u64> = end.sequences().collect();
+        let (bytes, open, strays) = (&mut self.bytes, &mut self.open, &mut self.strays);
+        slot.generations.retain_mut(|generation| {
+            let mut left = generation.without(&named, bytes);
+            if left && end.knows(generation.facts.digest) {
+                // Copies that came while the end was being written.
+                strays.extend(generation.sequences());
+                *bytes -= generation.bytes;
+                left = false;
+            }
+            *open -= usize::from(!left);
+            left
+        });
+        let asked = false;
+        slot.ended = Some(Ended { sequence, end, done: None, since: clock, ours, asked });
+    }
+
+    /// The mark that an end is done stands in the stream.
+    pub fn done(&mut self, name: &Name, sequence: u64, clock: Duration) {
+        match self.slots.get_mut(name).and_then(|slot| slot.ended.as_mut()) {
+            Some(ended) if ended.sequence < sequence => {
+                ended.done = Some(sequence);
+                ended.since = clock;
+            }
+            Some(_) => {}
+            // Its end was removed and it was not: no other end could be written beside it.
+            None => self.strays.push(sequence),
+        }
+    }
+
+    /// The messages of the last end of that name are gone.
+    pub fn forgotten(&mut self, name: &Name) {
+        if let Some(slot) = self.slots.get_mut(name) {
+            slot.ended = None;
+        }
+    }
+
+    /// What is to be done now. Each wish is given once, until it is answered.
+    pub fn wishes(&mut self, now: Timestamp, clock: Duration) -> Vec<Wish> {
+        let mut wishes = Vec::new();
+        if !self.strays.is_empty() {
+            wishes.push(Wish::Remove(std::mem::take(&mut self.strays)));
+        }
+        let crowded = self.crowded();
+        let limits = self.limits;
+        for (name, slot) in &mut self.slots {
+            wishes.extend(slot.finish(name, &limits, clock));
+            wishes.extend(slot.end(name, &limits, crowded.contains(name), now, clock));
+        }
+        self.slots.retain(|_, slot| {
+            let idle = slot.ended.as_ref().is_some_and(|ended| {
+                ended.done.is_some() && clock.saturating_sub(ended.since) >= limits.remembered
+            });
+            if slot.generations.is_empty() && idle && !slot.ending {
+                let ended = slot.ended.as_ref();
+                wishes.push(Wish::Remove(ended.map(Ended::messages).unwrap_or_default()));
+                return false;
+            }
+            !(slot.generations.is_empty() && slot.ended.is_none())
+        });
+        wishes
+    }
+
+    /// Names whose oldest generation must give way.
+    fn crowded(&self) -> BTreeSet<Name> {
+        let limits = &self.limits;
+        let mut by_gateway: BTreeMap<(&OrgKey, &DeviceId), (usize, usize)> = BTreeMap::new();
+        for (name, slot) in &self.slots {
+            let sum = by_gateway.entry((&name.org, &name.gateway)).or_default();
+            sum.0 += slot.generations.len();
+            sum.1 += slot.generations.iter().map(|it| it.bytes).sum::<usize>();
+        }
+        let full =
+            |sum: &(usize, usize)| sum.0 > limits.gateway_open || sum.1 > limits.gateway_bytes;
+        let mut crowded = BTreeSet::new();
+        for (key, _) in by_gateway.iter().filter(|(_, sum)| full(sum)) {
+            let of_gateway = |name: &Name| (&name.org, &name.gateway) == *key;
+            crowded.extend(self.oldest(of_gateway));
+        }
+        if self.open > limits.open || self.bytes > limits.bytes {
+            crowded.extend(self.oldest(|_| true));
+        }
+        crowded
+    }
+
+    fn oldest(&self, of: impl Fn(&Name) -> bool) -> Option<Name> {
+        let slots = self.slots.iter().filter(|(name, slot)| of(name) && !slot.ending);
+        let first = slots.filter_map(|(name, slot)| {
+            let oldest = slot.generations.front()?;
+            // What is complete, or over anyhow, makes room by itself.
+            (!oldest.superseded && !oldest.complete()).then_some((oldest.first(), name))
+        });
+        first.min_by_key(|(sequence, _)| *sequence).map(|(_, name)| name.clone())
+    }
+
+    /// What is open, oldest first.
+    pub fn list(&self) -> Vec<Listed> {
+        let mut all: Vec<Listed> = Vec::new();
+        for (name, slot) in &self.slots {
+            all.extend(slot.generations.iter().map(|generation| Listed {
+                name: name.clone(),
+                seen: generation.parts.len() as u32,
+                total: generation.facts.total,
+                missing: missing(generation.facts.total, generation.parts.keys().copied()),
+                began_at: generation.began_at,
+                ending: slot.ending || generation.superseded,
+            }));
+        }
+        all.sort_by_key(|listed| listed.began_at);
+        all
+    }
+
+    /// Open transactions and their bytes.
+    pub fn size(&self) -> (usize, usize) {
+        (self.open, self.bytes)
+    }
+}
+
+impl Generation {
+    /// Whether a part belongs to it.
+    fn agrees(&self, index: u32, facts: &Facts) -> bool {
+        let same = self.facts.total == facts.total && self.facts.digest == facts.digest;
+        let there = self.parts.get(&index);
+        same && !self.superseded && there.is_none_or(|(_, content)| *content == facts.content)
+    }
+
+    /// Takes a part; the bytes that came with it.
+    fn take(&mut self, at: PartAt, facts: &Facts, bytes: usize) -> usize {
+        if self.parts.contains_key(&at.index) {
+            self.copies.push(at.sequence);
+        } else {
+            self.parts.insert(at.index, (at.sequence, facts.content));
+        }
+        self.bytes += bytes;
+        bytes
+    }
+
+    fn complete(&self) -> bool {
+        self.parts.len() as u32 == self.facts.total
+    }
+
+    fn sequences(&self) -> impl Iterator<Item = u64> {
+        self.parts.values().map(|(sequence, _)| *sequence).chain(self.copies.iter().copied())
+    }
+
+    /// The sequence of its oldest part.
+    fn first(&self) -> u64 {
+        self.parts.values().map(|(sequence, _)| *sequence).min().unwrap_or_default()
+    }
+
+    /// Takes out what an end names; whether anything is left.
+    fn without(&mut self, named: &BTreeSet<u64>, bytes: &mut usize) -> bool {
+        let before = self.parts.len() + self.copies.len();
+        self.parts.retain(|_, (sequence, _)| !named.contains(sequence));
+        self.copies.retain(|sequence| !named.contains(sequence));
+        let after = self.parts.len() + self.copies.len();
+        // The bytes of each part are not known any more: they count as equal.
+        let left = if before == 0 { 0 } else { self.bytes / before * after };
+        *bytes = bytes.saturating_sub(self.bytes - left);
+        self.bytes = left;
+        if self.parts.is_empty() && !self.copies.is_empty() {
+            // A copy of a part that went: it is a part itself now, of nothing.
+            self.superseded = true;
+        }
+        after > 0
+    }
+
+    fn end(&self, outcome: Outcome, why: String, now: Timestamp) -> End {
+        let parts = self.parts.iter();
+        End {
+            outcome,
+            why,
+            total: self.facts.total,
+            parts: parts.map(|(index, (sequence, _))| (*index, *sequence)).map(part_at).collect(),
+            copies: self.copies.clone(),
+            digest: self.facts.digest.map(|digest| digest.to_string()),
+            began_at: self.began_at,
+            ended_at: now,
+        }
+    }
+}
+
+fn part_at((index, sequence): (u32, u64)) -> PartAt {
+    PartAt { index, sequence }
+}
+
+impl Ended {
+    /// Its messages in the stream, in the order in which they go.
+    fn messages(&self) -> Vec<u64> {
+        [self.done, Some(self.sequence)].into_iter().flatten().collect()
+    }
+}
+
+impl Slot {
+    /// An end that nobody has seen to.
+    fn finish(&mut self, name: &Name, limits: &Limits, clock: Duration) -> Option<Wish> {
+        let ended = self.ended.as_mut().filter(|ended| ended.done.is_none() && !ended.asked)?;
+        let waited = clock.saturating_sub(ended.since);
+        if !ended.ours && waited < limits.grace {
+            return None;
+        }
+        ended.asked = true;
+        let (sequence, end) = (ended.sequence, ended.end.clone());
+        Some(Wish::Finish { name: name.clone(), sequence, end })
+    }
+
+    /// The oldest generation, where it is over and nothing is in the way.
+    fn end(
+        &mut self,
+        name: &Name,
+        limits: &Limits,
+        crowded: bool,
+        now: Timestamp,
+        clock: Duration,
+    ) -> Option<Wish> {
+        if self.ending || self.ended.as_ref().is_some_and(|ended| ended.done.is_none()) {
+            return None;
+        }
+        let oldest = self.generations.front()?;
+        let waited = clock.saturating_sub(oldest.since);
+        let (outcome, why) = if oldest.complete() {
+            (Outcome::Complete, "all parts came".to_owned())
+        } else if oldest.superseded {
+            let why = "a later part of the same name contradicts it";
+            (Outcome::Superseded, why.to_owned())
+        } else if waited >= limits.age {
+            (Outcome::Expired, format!("not complete after {} s", limits.age.as_secs()))
+        } else if crowded {
+            (Outcome::Expired, "too much is open, and it is the oldest".to_owned())
+        } else {
+            return None;
+        };
+        self.ending = true;
+        let before = self.ended.as_ref().map(Ended::messages).unwrap_or_default();
+        Some(Wish::End { name: name.clone(), end: oldest.end(outcome, why, now), before })
+    }
+}
+
+#[cfg(test)]
+mod tests;
