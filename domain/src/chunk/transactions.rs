@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{DeviceId, OrgKey, Timestamp};
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque, btree_map::Entry},
     time::Duration,
 };
 
@@ -321,10 +321,9 @@ impl Generation {
 
     /// Takes a part; the bytes that came with it.
     fn take(&mut self, at: PartAt, facts: &Facts, bytes: usize) -> usize {
-        if self.parts.contains_key(&at.index) {
-            self.copies.push(at.sequence);
-        } else {
-            self.parts.insert(at.index, (at.sequence, facts.content));
+        match self.parts.entry(at.index) {
+            Entry::Occupied(_) => self.copies.push(at.sequence),
+            Entry::Vacant(place) => drop(place.insert((at.sequence, facts.content))),
         }
         self.bytes += bytes;
         bytes
@@ -350,7 +349,7 @@ impl Generation {
         self.copies.retain(|sequence| !named.contains(sequence));
         let after = self.parts.len() + self.copies.len();
         // The bytes of each part are not known any more: they count as equal.
-        let left = if before == 0 { 0 } else { self.bytes / before * after };
+        let left = self.bytes.checked_div(before).unwrap_or_default() * after;
         *bytes = bytes.saturating_sub(self.bytes - left);
         self.bytes = left;
         if self.parts.is_empty() && !self.copies.is_empty() {
