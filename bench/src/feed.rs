@@ -69,7 +69,7 @@ pub(crate) fn messages(from: u64, to: u64, group: u64) -> impl Iterator<Item = B
         let last = (first + step).min(to);
         let groups = (first..last).step_by(group as usize);
         let groups = groups.map(|start| one_group(start, (start + group).min(last), group));
-        Batch { groups: groups.collect(), deletions: Vec::new() }
+        Batch { groups: groups.collect(), ..Batch::default() }
     })
 }
 

@@ -16,19 +16,24 @@ use std::{path::Path, process::ExitCode, time::Duration};
 const HUB: &str = "LH-001-2024";
 const BEACONS: u32 = 50;
 /// The device types that a new platform starts with, and a device of each.
-const DEVICES: [(&str, &str, &str); 2] = [
+const DEVICES: [(&str, &str, &str); 3] = [
     (
         "temperature-sensor.yaml",
         include_str!("../../config/device-types/temperature-sensor.yaml"),
         "TS-001-2024",
     ),
     ("location-hub.yaml", include_str!("../../config/device-types/location-hub.yaml"), HUB),
+    (
+        "ble-gateway.yaml",
+        include_str!("../../config/device-types/ble-gateway.yaml"),
+        "BLE-001-2024",
+    ),
 ];
 
 #[derive(Args)]
 pub(crate) struct MigrateArgs {
-    /// Also make org `demo`, the sensor TS-001-2024, the hub LH-001-2024 with 50 beacons and, where a
-    /// state database is configured, a simulated building
+    /// Also make org `demo`, the sensor TS-001-2024, the hub LH-001-2024 with 50 beacons, the gateway
+    /// BLE-001-2024 and, where a state database is configured, a simulated building
     #[arg(long)]
     seed: bool,
 }

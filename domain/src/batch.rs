@@ -1,6 +1,8 @@
 //! Normalized readings on their way to the targets.
 
-use crate::{DeviceId, EntityId, Origin, OriginStream, Revision, Timestamp, deletion::Deletion};
+use crate::{
+    DeviceId, EntityId, Origin, OriginStream, Revision, Timestamp, chunk::Ended, deletion::Deletion,
+};
 use serde::{Deserialize, Serialize};
 
 /// Longest text value, in bytes.
@@ -72,6 +74,10 @@ pub struct Batch {
     pub groups: Vec<Group>,
     /// Tombstones and removals.
     pub deletions: Vec<Deletion>,
+    /// Gateways' transactions that have ended. Last and left out where there are none: most
+    /// batches are as they were before there were any.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub transactions: Vec<Ended>,
 }
 
 /// Where a message stands in its stream: what gives its groups their origin where they have none.

@@ -10,6 +10,6 @@ pub mod part;
 mod transactions;
 pub mod whole;
 
-pub use end::{End, Outcome, PartAt};
+pub use end::{End, Ended, Outcome, PartAt};
 pub use part::{Digest, Facts, NotAPart, Part};
 pub use transactions::{Limits, Listed, Name, Transactions, Wish};

@@ -114,10 +114,10 @@ mod tests {
         let version = row(1, 1, 5, 0.0).version;
         let (from, to) = (Timestamp::EPOCH, Timestamp::EPOCH.plus_micros(10));
         let deletions = vec![DeletionRow { entity: EntityId(1), from, to, version }];
-        tables.apply(&Work { rows: vec![row(1, 1, 4, 1.0), row(1, 2, 5, 2.0)], deletions: vec![] });
-        tables.apply(&Work { rows: vec![row(1, 3, 4, 3.0)], deletions });
+        tables.apply(&Work { rows: vec![row(1, 1, 4, 1.0), row(1, 2, 5, 2.0)], ..Work::default() });
+        tables.apply(&Work { rows: vec![row(1, 3, 4, 3.0)], deletions, ..Work::default() });
         tables
-            .apply(&Work { rows: vec![row(1, 3, 3, 4.0), row(1, 10, 1, 5.0)], deletions: vec![] });
+            .apply(&Work { rows: vec![row(1, 3, 3, 4.0), row(1, 10, 1, 5.0)], ..Work::default() });
         let left: Vec<_> = tables.values.keys().map(|(_, ts)| ts.micros()).collect();
         assert_eq!(left, [2, 10]);
         assert_eq!(tables.current()[&EntityId(1)].0.micros(), 10);

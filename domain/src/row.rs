@@ -1,7 +1,8 @@
 //! Rows as the targets hold them.
 
 use crate::{
-    Batch, DeletionRow, EntityId, Position, RowVersion, Timestamp, Values, version::VersionOverflow,
+    Batch, DeletionRow, EntityId, Position, RowVersion, Timestamp, Values, chunk::Ended,
+    version::VersionOverflow,
 };
 
 /// A row of `core.values_<org_key>`.
@@ -24,6 +25,8 @@ pub struct Work {
     pub rows: Vec<Row>,
     /// Deletions to apply before the rows.
     pub deletions: Vec<DeletionRow>,
+    /// Ends of gateways' transactions.
+    pub transactions: Vec<Ended>,
 }
 
 impl Work {
@@ -52,6 +55,7 @@ impl Work {
         for deletion in &batch.deletions {
             self.deletions.extend(deletion.rows(here)?);
         }
+        self.transactions.extend(batch.transactions);
         Ok(())
     }
 }

@@ -131,15 +131,17 @@ fn tidy_apart(rows: &mut Vec<Row>) -> Vec<Row> {
 impl Part for Work {
     /// Deletions apart from rows, then rows by halves. Deletions are never divided.
     fn halves(mut self) -> Result<(Self, Self), Self> {
-        if !self.deletions.is_empty() && !self.rows.is_empty() {
+        // What is no row is never refused for what it says: it goes first and alone.
+        let apart = !self.deletions.is_empty() || !self.transactions.is_empty();
+        if apart && !self.rows.is_empty() {
             let rows = std::mem::take(&mut self.rows);
-            return Ok((self, Self { rows, deletions: Vec::new() }));
+            return Ok((self, Self { rows, ..Self::default() }));
         }
         if self.rows.len() < 2 {
             return Err(self);
         }
         let rows = self.rows.split_off(self.rows.len() / 2);
-        Ok((self, Self { rows, deletions: Vec::new() }))
+        Ok((self, Self { rows, ..Self::default() }))
     }
 }
 
@@ -180,7 +182,7 @@ mod tests {
 
     #[test]
     fn behind_a_refused_row_the_next_lower_version_counts() {
-        let mut work = Work { rows: vec![row(1, 1, 1, 1.0), row(1, 1, 3, 3.0)], deletions: vec![] };
+        let mut work = Work { rows: vec![row(1, 1, 1, 1.0), row(1, 1, 3, 3.0)], ..Work::default() };
         work.rows.extend([row(1, 1, 2, 2.0), row(1, 2, 9, 9.0)]);
         let mut batch = Gathered { work, ..Gathered::default() }.finish();
         let refused = batch.work.rows[0].clone();

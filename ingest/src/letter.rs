@@ -152,7 +152,7 @@ mod tests {
             group(Some(1), &[(1, 1), (2, 1), (1, 1)]),
             group(None, &[(1, 1)]),
         ];
-        let batch = Batch { groups, deletions: vec![] };
+        let batch = Batch { groups, ..Batch::default() };
         let position = Position { sequence: 90, stored_at: at(9) };
         let mut work = domain::Work::default();
         work.add(batch.clone(), position).unwrap();
@@ -173,7 +173,7 @@ mod tests {
         let position = Position { sequence: 90, stored_at: at(9) };
         let mut group = group(None, &[(1, 1)]);
         group.samples[0].values.n = Some(f64::NAN);
-        work.add(Batch { groups: vec![group], deletions: vec![] }, position).unwrap();
+        work.add(Batch { groups: vec![group], ..Batch::default() }, position).unwrap();
         let json = as_json(&work.rows[0]);
         assert_eq!(json["value_s"], "a\0b");
         assert_eq!(json["value_n"], "NaN");

@@ -126,7 +126,7 @@ impl OrgWriter {
             }
             seen = narrowed.refused.len();
             tidy(&mut rows);
-            narrowed.add(Work { rows, deletions: Vec::new() });
+            narrowed.add(Work { rows, ..Work::default() });
         }
     }
 

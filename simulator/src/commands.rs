@@ -192,7 +192,7 @@ fn tombstone(session: &Session, from: Timestamp) -> Batch {
     let entities = session.poller.entities.values().copied().collect();
     let to = session.shared.clock.now().max(session.memory.at).plus_micros(1);
     let deletion = Deletion { origin: None, revision: Revision(0), entities, from, to };
-    Batch { groups: Vec::new(), deletions: vec![deletion] }
+    Batch { groups: Vec::new(), deletions: vec![deletion], ..Batch::default() }
 }
 
 async fn configure(session: &mut Session, config: &SimulatorConfig) -> Result<(), Refusal> {

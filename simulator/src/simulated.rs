@@ -100,7 +100,7 @@ impl Simulated {
             profile_version: 0,
             samples,
         };
-        let batch = Batch { groups: vec![group], deletions: Vec::new() };
+        let batch = Batch { groups: vec![group], ..Batch::default() };
         Some(Produced { batch, readings, intervals })
     }
 

@@ -3,8 +3,8 @@
 
 use crate::Shared;
 use domain::{
-    Clock, Letter, Reason, Stage, SystemClock,
-    chunk::{End, Name, Outcome, whole},
+    Batch, Clock, Letter, Reason, Stage, SystemClock,
+    chunk::{End, Ended, Name, Outcome, whole},
     failpoint,
     letter::{Attachment, Source},
     raw::{ASSEMBLED, Pack, RawMessage},
@@ -19,6 +19,8 @@ use nats::{
 
 /// The door and instance under which assembled reports enter `RAW`.
 const DOOR: (&str, &str) = ("mqtt", "chunks");
+/// Who tells targets of ends.
+const SOURCE: &str = "chunks";
 /// Bytes of parts in one letter; what is more stands in the next.
 const LETTER_BYTES: usize = 8 << 20;
 
@@ -40,6 +42,12 @@ pub(super) async fn finish(
     if let Some(came) = read(shared, patience, end).await? {
         store(shared, patience, name, sequence, end, &came).await?;
     }
+    // On record in every target: that it ended, and how.
+    let batch = Batch { transactions: vec![Ended::new(name, sequence, end)], ..Batch::default() };
+    let subject = Subject::Telemetry { org: name.org.to_string(), source: SOURCE.to_owned() };
+    let id = format!("chunks/{sequence}");
+    let message = Outgoing::new(subject.to_string(), &id, envelope::encode(&batch));
+    until_stored(&shared.wire, message, patience).await?;
     failpoint::hit(failpoint::BEFORE_PARTS_REMOVED);
     held(patience, || chunks::remove_parts(&shared.wire, name, end)).await?;
     failpoint::hit(failpoint::BEFORE_END_DONE);

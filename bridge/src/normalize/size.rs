@@ -89,7 +89,7 @@ mod tests {
         #[test]
         fn a_message_is_no_larger_than_thought(groups in proptest::collection::vec(group(), 0..20)) {
             let thought = ENVELOPE_BYTES + groups.iter().map(group_bytes).sum::<usize>();
-            let batch = Batch { groups, deletions: vec![] };
+            let batch = Batch { groups, ..Batch::default() };
             prop_assert!(nats::envelope::encode(&batch).len() <= thought);
         }
 
@@ -112,7 +112,7 @@ mod tests {
             }
             let together: Vec<_> = batches.into_iter().flat_map(|batch| batch.groups).collect();
             // Through the encoder, because a NaN is not equal to itself.
-            let bytes = |groups| nats::envelope::encode(&Batch { groups, deletions: vec![] });
+            let bytes = |groups| nats::envelope::encode(&Batch { groups, ..Batch::default() });
             prop_assert_eq!(bytes(together), bytes(groups));
         }
     }

@@ -100,6 +100,7 @@ async fn survives(failpoint: Failpoint) {
         arrives(&platform, report).await;
     }
     swept(&platform).await;
+    on_record(&platform, &["r 1 complete 67 of 67 -", "r 2 complete 67 of 67 -"]).await;
     platform.succeed(&["verify"]);
     assert_eq!(letters(&platform), 0);
 }
@@ -115,6 +116,23 @@ fn messages(platform: &Platform, stream: &str) -> u64 {
 
 fn letters(platform: &Platform) -> u64 {
     messages(platform, "DEAD")
+}
+
+/// Waits until both databases have these ends on record, in the order of time.
+async fn on_record(platform: &Platform, wanted: &[&str]) {
+    let sql = "select transaction_id || ' ' || outcome || ' ' || parts_seen || ' of ' || \
+        parts_expected || ' -' || parts_missing from core.telemetry_transactions order by ended_at";
+    for database in [&platform.primary, &platform.secondary] {
+        eventually("the ends on record", || async {
+            let mut connection = testkit::platform::connect(&database.superuser()).await?;
+            let found: Vec<String> = sqlx::query_scalar(sql)
+                .fetch_all(&mut connection)
+                .await
+                .map_err(|e| e.to_string())?;
+            if found == wanted { Ok(()) } else { Err(format!("{found:#?}")) }
+        })
+        .await;
+    }
 }
 
 #[tokio::test]
@@ -196,6 +214,13 @@ async fn what_never_comes_expires_and_what_contradicts_supersedes() {
     swept(&platform).await;
     assert_eq!(letters(&platform), 2);
     assert_eq!(stored(&platform, 2).await.unwrap(), ["0 0", "0 0"]);
+    let ended = [
+        "r 1 complete 67 of 67 -",
+        "r 2 expired 5 of 67 -5-66",
+        "r 3 superseded 1 of 67 -1-66",
+        "r 3 complete 67 of 67 -",
+    ];
+    on_record(&platform, &ended).await;
     // What is no part is told so.
     platform
         .publish(TOPIC, ["{\"txn\":\"x\",\"index\":9,\"total\":1000000000,\"data\":[]}".to_owned()])

@@ -1,7 +1,7 @@
 //! The end of a transaction, as it is recorded: once, whoever sees it first.
 
 use super::part::Digest;
-use crate::Timestamp;
+use crate::{DeviceId, Timestamp};
 use serde::{Deserialize, Serialize};
 
 /// How a transaction ended.
@@ -72,6 +72,52 @@ impl End {
     /// Numbers of the parts that did not come, as ranges: `3, 7-9`.
     pub fn missing(&self) -> String {
         missing(self.total, self.parts.iter().map(|part| part.index))
+    }
+}
+
+/// The end of a transaction as every target keeps it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ended {
+    /// The gateway.
+    pub gateway: DeviceId,
+    /// What the gateway calls it.
+    pub transaction: String,
+    /// Where the record of the end stands in `CHUNKS`.
+    pub sequence: u64,
+    /// How many parts there were to be.
+    pub expected: u32,
+    /// How many came.
+    pub seen: u32,
+    /// Numbers of those that did not, as ranges.
+    pub missing: String,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Why, for people.
+    pub reason: String,
+    /// SHA-256 of the whole in hexadecimal, where the gateway gave it.
+    pub sha256: Option<String>,
+    /// When the first part was received.
+    pub began_at: Timestamp,
+    /// When the end was written.
+    pub ended_at: Timestamp,
+}
+
+impl Ended {
+    /// Of the record at that sequence.
+    pub fn new(name: &super::Name, sequence: u64, end: &End) -> Self {
+        Self {
+            gateway: name.gateway.clone(),
+            transaction: name.transaction.clone(),
+            sequence,
+            expected: end.total,
+            seen: end.parts.len() as u32,
+            missing: end.missing(),
+            outcome: end.outcome,
+            reason: end.why.clone(),
+            sha256: end.digest.clone(),
+            began_at: end.began_at,
+            ended_at: end.ended_at,
+        }
     }
 }
 

@@ -31,7 +31,7 @@ fn batch() -> Batch {
         ],
     };
     let deletion = Deletion::removal(origin(), Revision(3), EntityId(1), at(5));
-    Batch { groups: vec![group], deletions: vec![deletion] }
+    Batch { groups: vec![group], deletions: vec![deletion], ..Batch::default() }
 }
 
 #[test]

@@ -6,6 +6,7 @@ mod deletions;
 mod hint;
 pub(crate) mod open;
 mod staging;
+mod transactions;
 
 use crate::{
     connect::{Database, answered},
@@ -158,6 +159,9 @@ impl Task<'_> {
         let matter = open::open(connection, org, work, deletion_millis, self.lifted).await?;
         if !work.deletions.is_empty() {
             counts.deleted = deletions::apply(connection, org, &work.deletions).await?;
+        }
+        if !work.transactions.is_empty() {
+            transactions::apply(connection, org, &work.transactions).await?;
         }
         if !work.rows.is_empty() {
             self.rows(connection, matter || !work.deletions.is_empty(), &mut counts).await?;

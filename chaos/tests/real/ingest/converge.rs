@@ -37,7 +37,7 @@ fn history(messages: u64, seed: u64) -> Vec<Batch> {
                 from + 9,
             ));
         }
-        history.push(Batch { groups, deletions });
+        history.push(Batch { groups, deletions, ..Batch::default() });
     }
     history
 }

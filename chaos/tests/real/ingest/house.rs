@@ -267,7 +267,7 @@ pub fn group(origin: Option<Origin>, samples: Vec<(i32, i64, Values)>) -> Group 
 }
 
 pub fn batch(groups: Vec<Group>) -> Batch {
-    Batch { groups, deletions: Vec::new() }
+    Batch { groups, ..Batch::default() }
 }
 
 /// One reading that enters the platform here.

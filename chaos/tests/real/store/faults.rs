@@ -71,7 +71,7 @@ async fn two_writers_and_a_tombstone_wait_for_each_other() {
     let writer = Writer::new(target.ingest.clone());
     let version = row(1, at(0), 9, Values::default()).version;
     let tombstone = DeletionRow { entity: EntityId(1), from: at(0), to: at(9), version };
-    let deletions = Work { rows: vec![], deletions: vec![tombstone] };
+    let deletions = Work { rows: vec![], deletions: vec![tombstone], ..Work::default() };
     let live = one(Values::number(1.0));
     for _ in 0..20 {
         target.clear().await;

@@ -95,7 +95,11 @@ fn stream(drafts: &[Draft]) -> Vec<Message> {
             from: at(from),
             to: at(from + length),
         });
-        let batch = Batch { groups: vec![group], deletions: deletion.into_iter().collect() };
+        let batch = Batch {
+            groups: vec![group],
+            deletions: deletion.into_iter().collect(),
+            ..Batch::default()
+        };
         stream.push(Message { batch, position });
     }
     stream

@@ -83,5 +83,5 @@ pub fn row(entity: i32, ts: Timestamp, sequence: u64, values: Values) -> Row {
 
 pub fn rows(mut rows: Vec<Row>) -> Work {
     tidy(&mut rows);
-    Work { rows, deletions: vec![] }
+    Work { rows, ..Work::default() }
 }

@@ -71,7 +71,7 @@ async fn a_tombstone_restores_the_newest_that_is_left_and_leaves_other_orgs_alon
     }
     let version = row(1, at(0), 2, Values::default()).version;
     let tombstone = DeletionRow { entity: EntityId(7), from: at(60), to: at(1_000), version };
-    let work = Work { rows: vec![], deletions: vec![tombstone] };
+    let work = Work { rows: vec![], deletions: vec![tombstone], ..Work::default() };
     let counts = writer.write(&target.org, &work).await.unwrap().counts();
     assert_eq!(counts.deleted, 40);
     let newest = |rows: Vec<domain::Row>| {
