@@ -11,6 +11,7 @@ use std::{
 pub(crate) struct Counters {
     messages: Tally,
     redelivered: Tally,
+    repeated: Tally,
     readings: Tally,
     letters: AtomicU64,
     payload_bytes: Counter,
@@ -40,6 +41,7 @@ impl Counters {
         Self {
             messages: Tally::new(counter!("haystack_bridge_messages_received_total")),
             redelivered: Tally::new(counter!("haystack_bridge_messages_redelivered_total")),
+            repeated: Tally::new(counter!("haystack_bridge_messages_repeated_total")),
             readings: Tally::new(counter!("haystack_bridge_readings_total")),
             letters: AtomicU64::new(0),
             payload_bytes: counter!("haystack_bridge_payload_bytes_total"),
@@ -54,6 +56,11 @@ impl Counters {
         if again {
             self.redelivered.add(1);
         }
+    }
+
+    /// A redelivered message is one that is known: it bears the moment of the first time.
+    pub(crate) fn repeated(&self) {
+        self.repeated.add(1);
     }
 
     /// A pack of so many messages is in `RAW`.
@@ -77,6 +84,7 @@ impl Counters {
         let counters = [
             ("messages", &self.messages.count),
             ("redelivered", &self.redelivered.count),
+            ("repeated", &self.repeated.count),
             ("readings", &self.readings.count),
             ("letters", &self.letters),
         ];

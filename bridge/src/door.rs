@@ -1,5 +1,7 @@
 //! The door: what the broker delivers goes into `RAW` as it came, and is confirmed when it is there.
 
+mod recent;
+
 use crate::{
     Shared,
     mqtt::{self, Broker, Incoming, Take, Unacked},
@@ -8,15 +10,25 @@ use domain::{
     Clock, SystemClock, Timestamp,
     chunk::{self, Facts, Part, part},
     failpoint,
-    raw::{RawMessage, Sender},
+    raw::{Pack, RawMessage, Sender},
+    subject::Subject,
     topic,
 };
-use nats::{CancellationToken, Fsynced, pack, publish::Stopped};
+use nats::{
+    CancellationToken, Fsynced, envelope, pack,
+    publish::{Stopped, last_bodies},
+    retry::Pauses,
+    streams::RAW,
+};
+use recent::Recent;
 use std::time::{Duration, Instant};
 use tokio_util::sync::DropGuard;
 
 /// The door's name in subjects: `raw.mqtt.{instance}`.
 const DOOR: &str = "mqtt";
+/// A door that begins looks at so many of the last sequences of `RAW`: the packs whose confirmations
+/// may not have reached the broker, and some before.
+const LOOK_BACK: u64 = 64;
 /// Media type of payloads; other codecs come with their device types.
 const CONTENT_TYPE: &str = "application/json";
 
@@ -37,16 +49,37 @@ pub(crate) async fn run(shared: Shared, broker: Broker, instance: String, _close
         packer.run(confirm).await;
     });
     let patience = shared.patience("mqtt");
-    mqtt::listen(
-        &broker,
-        Doorman { shared, door, settled: None, last: Timestamp::MIN },
-        &patience,
-        confirmed,
-    )
-    .await;
+    let (recent, session) = last_packs(&shared, &instance).await;
+    let doorman = Doorman { shared, door, settled: None, last: Timestamp::MIN, recent };
+    mqtt::listen(&broker, doorman, session, &patience, confirmed).await;
     if let Err(panicked) = packing.await {
         std::panic::resume_unwind(panicked.into_panic());
     }
+}
+
+/// What an instance of this name stored last, and the broker's session in which it came: what was
+/// not confirmed of it comes again.
+async fn last_packs(shared: &Shared, instance: &str) -> (Recent, Option<u64>) {
+    let subject = Subject::Raw { door: DOOR.to_owned(), instance: instance.to_owned() }.to_string();
+    let (mut pauses, patience) = (Pauses::default(), shared.patience("raw"));
+    let bodies = loop {
+        match last_bodies(&shared.wire, RAW, &subject, LOOK_BACK).await {
+            Ok(bodies) => break bodies,
+            Err(fault) => {
+                if !patience.pause(&mut pauses, &fault.to_string()).await {
+                    break Vec::new();
+                }
+            }
+        }
+    };
+    patience.moving();
+    let (mut recent, mut session) = (Recent::default(), None);
+    for body in &bodies {
+        let Ok(pack) = envelope::decode_borrowed::<Pack<'_>>(body) else { continue };
+        pack.entries.iter().for_each(|entry| recent.note(entry));
+        session = pack.entries.last().map(|entry| entry.session).or(session);
+    }
+    (recent, session)
 }
 
 /// Says yes to the broker for each message of a pack, in the order of arrival.
@@ -73,6 +106,7 @@ struct Doorman {
     settled: Option<Instant>,
     /// Receive time of the last message.
     last: Timestamp,
+    recent: Recent,
 }
 
 impl Doorman {
@@ -137,17 +171,26 @@ impl Take for Doorman {
         let name = topic::telemetry_device(&topic).unwrap_or(&topic);
         let Ok(sender) = self.sender(name).await else { return false };
         let part = sender.as_ref().and_then(|sender| self.part(sender, &payload));
+        let before = dup.then(|| self.recent.first_received(session, packet_id, name, &payload));
+        let received_at = match before.flatten() {
+            Some(first) => {
+                self.shared.counters.repeated();
+                first
+            }
+            None => self.received_at(),
+        };
         let message = RawMessage {
             name: name.to_owned().into(),
             sender,
             content_type: CONTENT_TYPE.into(),
-            received_at: self.received_at(),
+            received_at,
             session,
             packet_id,
             number,
             // A copy: the payload shares memory with its neighbours, which would all be kept.
             payload: payload.to_vec().into(),
         };
+        self.recent.note(&message);
         match part {
             Some(part) => self.door.accept_part(message, part, unacked).await,
             None => self.door.accept(message, unacked).await,

@@ -40,9 +40,9 @@ pub struct Incoming {
     pub dup: bool,
     /// Its id in the connection; 0 at QoS 0.
     pub packet_id: u16,
-    /// The connection that brought it, random for each.
+    /// The broker's session, by a random number: it outlives connections.
     pub session: u64,
-    /// Its number in that connection, from 1.
+    /// Its number since this process began, from 1.
     pub number: u64,
     /// What is owed to the broker.
     pub unacked: Unacked,
@@ -88,21 +88,32 @@ pub trait Take: Send {
     fn take(&mut self, incoming: Incoming) -> impl Future<Output = bool> + Send;
 }
 
+/// What is counted over connections.
+#[derive(Debug, Clone, Copy)]
+struct Counted {
+    session: u64,
+    number: u64,
+}
+
 /// Receives until shutdown, through every outage of the broker. Then takes no more, drops `take`,
 /// waits for `confirmed` (all that was taken is confirmed or given up), sends what acknowledgements
-/// are left and says goodbye; the session stays with the broker.
+/// are left and says goodbye; the session stays with the broker. `session` is the number that it had
+/// in an earlier process.
 pub async fn listen(
     broker: &Broker,
     mut take: impl Take,
+    session: Option<u64>,
     patience: &Patience,
     confirmed: CancellationToken,
 ) {
     let mut pauses = retry::Pauses::default();
+    let session = session.unwrap_or_else(nats::pack::random);
+    let mut counted = Counted { session, number: 0 };
     loop {
         let began = Instant::now();
         let opened = tokio::select! {
             () = patience.shutdown.cancelled() => return,
-            opened = Connection::open(broker, confirmed.clone()) => opened,
+            opened = Connection::open(broker, &mut counted, confirmed.clone()) => opened,
         };
         let why = match opened {
             Err(why) => why,

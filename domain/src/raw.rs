@@ -47,11 +47,11 @@ pub struct RawMessage<'a> {
     pub content_type: Cow<'a, str>,
     /// When the door received it, taken once.
     pub received_at: Timestamp,
-    /// The door's connection in which it came: random for each.
+    /// The broker's session in which it came, by a random number.
     pub session: u64,
     /// The protocol's own id in that session (MQTT packet id), 0 where there is none.
     pub packet_id: u16,
-    /// The door's count of messages in that session.
+    /// The door's count of messages since its process began.
     pub number: u64,
     /// The bytes.
     #[serde(borrow, with = "serde_bytes")]

@@ -6,7 +6,7 @@ use async_nats::{
     header::{NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, NATS_MESSAGE_ID},
     jetstream::{
         context::{PublishError, PublishErrorKind},
-        stream::LastRawMessageErrorKind,
+        stream::{DirectGetErrorKind, LastRawMessageErrorKind},
     },
 };
 use bytes::Bytes;
@@ -144,6 +144,35 @@ pub async fn last(wire: &Wire, stream: &str, subject: &str) -> Result<Option<Las
         Err(error) if matches!(error.kind(), LastRawMessageErrorKind::NoMessageFound) => Ok(None),
         Err(error) => Err(later(error.to_string())),
     }
+}
+
+/// Bodies of a subject's messages among the last `back` sequences before its last one, in order.
+pub async fn last_bodies(
+    wire: &Wire,
+    stream: &str,
+    subject: &str,
+    back: u64,
+) -> Result<Vec<Bytes>, PublishFault> {
+    let later = |error: String| PublishFault::Later(format!("{stream}: {error}"));
+    let stream = wire.jetstream.get_stream_no_info(stream).await;
+    let stream = stream.map_err(|error| later(error.to_string()))?;
+    let last = match stream.direct_get_last_for_subject(subject).await {
+        Ok(message) => message.sequence,
+        Err(error) if error.kind() == DirectGetErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(later(error.to_string())),
+    };
+    let (mut bodies, mut next) = (Vec::new(), last.saturating_sub(back).max(1));
+    while next <= last {
+        match stream.direct_get_next_for_subject(subject, Some(next)).await {
+            Ok(message) => {
+                next = message.sequence + 1;
+                bodies.push(message.payload);
+            }
+            Err(error) if error.kind() == DirectGetErrorKind::NotFound => break,
+            Err(error) => return Err(later(error.to_string())),
+        }
+    }
+    Ok(bodies)
 }
 
 /// Where retries report what they wait for.

@@ -1,6 +1,6 @@
 //! One connection to the broker: a reader that may wait, and a writer that does not wait for it.
 
-use super::{Broker, Incoming, MAX_PUBACKS, Take, Unacked};
+use super::{Broker, Counted, Incoming, MAX_PUBACKS, Take, Unacked};
 use domain::{raw::MAX_PAYLOAD, topic::TELEMETRY_FILTER};
 use futures_util::{FutureExt, SinkExt, StreamExt};
 use nats::{CancellationToken, publish::Patience};
@@ -60,23 +60,23 @@ pub(super) enum Ended {
 }
 
 /// An accepted connection.
-pub(super) struct Connection {
+pub(super) struct Connection<'c> {
     reading: Reading,
     writer: JoinHandle<Result<(), String>>,
     pubacks: mpsc::Sender<u16>,
     /// Cancelled where either half finds the connection gone.
     over: CancellationToken,
-    session: u64,
-    number: u64,
+    counted: &'c mut Counted,
     /// What the reader found.
     why: String,
 }
 
-impl Connection {
+impl<'c> Connection<'c> {
     /// Connects, signs in and subscribes. The error is for people. `confirmed` is when the writer
     /// says goodbye.
     pub(super) async fn open(
         broker: &Broker,
+        counted: &'c mut Counted,
         confirmed: CancellationToken,
     ) -> Result<Self, String> {
         let address = &broker.address;
@@ -85,6 +85,7 @@ impl Connection {
         let (reading, writing, session_present) =
             opened.map_err(|why| format!("the MQTT broker at {address}: {why}"))?;
         if !session_present {
+            counted.session = nats::pack::random();
             tracing::warn!(
                 "the MQTT broker has no session for this bridge: right at the first start; \
                  otherwise it lost what it had acknowledged while the bridge was away"
@@ -93,9 +94,7 @@ impl Connection {
         let (pubacks, due) = mpsc::channel(MAX_PUBACKS);
         let over = CancellationToken::new();
         let writer = tokio::spawn(write(writing, due, confirmed, over.clone()));
-        let session = nats::pack::random();
-        let (number, why) = (0, String::new());
-        Ok(Self { reading, writer, pubacks, over, session, number, why })
+        Ok(Self { reading, writer, pubacks, over, counted, why: String::new() })
     }
 
     /// Reads until the connection is gone or the process is to stop.
@@ -163,11 +162,11 @@ impl Connection {
     }
 
     fn incoming(&mut self, publish: Publish) -> Incoming {
-        self.number += 1;
+        self.counted.number += 1;
         let Publish { dup, topic, pkid: packet_id, payload, .. } = publish;
         let topic = String::from_utf8_lossy(&topic).into_owned();
         let unacked = Unacked { pubacks: self.pubacks.clone(), packet_id };
-        let (session, number) = (self.session, self.number);
+        let Counted { session, number } = *self.counted;
         Incoming { topic, payload, dup, packet_id, session, number, unacked }
     }
 

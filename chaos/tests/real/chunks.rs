@@ -87,7 +87,7 @@ async fn swept(platform: &Platform) {
 
 /// The bridge dies at the failpoint while two reports come, and is started again.
 async fn survives(failpoint: Failpoint) {
-    let platform = platform("").await;
+    let platform = platform("nats.ack_wait_seconds = 2").await;
     let _ingest = platform.service("ingest");
     let mut doomed = platform.doomed("bridge", failpoint);
     let lines = [shuffled(&parts(1)), shuffled(&parts(2))].concat();

@@ -44,6 +44,42 @@ async fn dead_after_fsync_before_puback() {
     survives("bridge", Failpoint { name: failpoint::BEFORE_PUBACK, passes: 1 }).await;
 }
 
+/// A device without a clock says the same again and again: each time counts, and none twice.
+#[tokio::test]
+async fn dead_before_puback_a_reading_without_a_time_counts_once() {
+    const SENT: i64 = 2_000;
+    let platform = Platform::start("nats.ack_wait_seconds = 2").await;
+    let file = platform.config().with_file_name("untimed.yaml");
+    let text = "device_type: untimed\nprocessing_mode: endpoint\nprotocol_adapter: json\n\
+                metrics: { level: { pointer: /level, kind: number } }\n";
+    std::fs::write(&file, text).unwrap();
+    platform.succeed(&["device-type", "apply", file.to_str().unwrap()]);
+    platform.succeed(&["device", "add", "NO-CLOCK", "--type", "untimed"]);
+    let _ingest = platform.service("ingest");
+    let failpoint = Failpoint { name: failpoint::BEFORE_PUBACK, passes: 1 };
+    let mut doomed = platform.doomed("bridge", failpoint);
+    let lines = std::iter::repeat_n("{\"level\":7}".to_owned(), SENT as usize);
+    let dying = async {
+        doomed.died_at(failpoint).await;
+        platform.service("bridge")
+    };
+    let ((), _bridge) = tokio::join!(platform.publish("devices/NO-CLOCK/telemetry", lines), dying);
+    let sql = "select count(*) from core.values_demo v join core.device_point p using (entity_id) \
+               where p.device_id = 'NO-CLOCK' and v.value_n = 7";
+    for database in [&platform.primary, &platform.secondary] {
+        testkit::eventually("each of them", || async {
+            let mut connection = testkit::platform::connect(&database.superuser()).await?;
+            let found: i64 = sqlx::query_scalar(sql)
+                .fetch_one(&mut connection)
+                .await
+                .map_err(|e| e.to_string())?;
+            assert!(found <= SENT, "{} too many", found - SENT);
+            if found == SENT { Ok(()) } else { Err(found.to_string()) }
+        })
+        .await;
+    }
+}
+
 #[tokio::test]
 async fn dead_after_publish_before_raw_is_acknowledged() {
     survives("bridge", Failpoint { name: failpoint::BEFORE_RAW_ACK, passes: 0 }).await;
