@@ -12,7 +12,7 @@ mod normalize;
 use anyhow::Context;
 use counters::Counters;
 use domain::{Holds, chunk, normalize::TimeLimits};
-use mqtt::Broker;
+use mqtt::{Broker, Tls};
 use nats::{
     CancellationToken, Wire,
     model::{self, Followed},
@@ -57,7 +57,27 @@ pub async fn run(
     lifecycle: &Lifecycle,
     holds: Holds,
 ) -> anyhow::Result<()> {
-    let broker = broker(config)?;
+    serve(config, broker(config)?, wire, lifecycle, holds).await
+}
+
+/// Gives this instance's place at the broker up for good: unsubscribes, stores what the broker still
+/// holds for it, ends the session, and returns.
+pub async fn leave(
+    config: &Config,
+    wire: Wire,
+    lifecycle: &Lifecycle,
+    holds: Holds,
+) -> anyhow::Result<()> {
+    serve(config, broker(config)?.leaving(), wire, lifecycle, holds).await
+}
+
+async fn serve(
+    config: &Config,
+    broker: Broker,
+    wire: Wire,
+    lifecycle: &Lifecycle,
+    holds: Holds,
+) -> anyhow::Result<()> {
     let instance = config.bridge.instance.clone();
     let counters = Arc::new(Counters::new());
     let shutdown = lifecycle.shutdown.clone();
@@ -81,7 +101,13 @@ pub async fn run(
     let assemble = tokio::spawn(assemble::run(shared.clone(), open));
     let door_closed = CancellationToken::new();
     let closing = door_closed.clone().drop_guard();
-    let door = tokio::spawn(door::run(shared.clone(), broker, instance, closing));
+    let door = door::run(shared.clone(), broker, instance, closing);
+    let stop = shared.shutdown.clone();
+    let door = tokio::spawn(async move {
+        door.await;
+        // Whoever left the broker has nothing more to do.
+        stop.cancel();
+    });
     let normalize = tokio::spawn(normalize::run(shared.clone(), limits, door_closed));
     tokio::select! {
         done = async { tokio::try_join!(door, normalize, assemble) } => {
@@ -106,7 +132,18 @@ fn broker(config: &Config) -> anyhow::Result<Broker> {
     // without a name, the id must not be guessed.
     let session = secrets::read(&config.secrets.dir, SESSION_SECRET)?;
     let client_id = format!("{}-{}", config.bridge.instance, session.reveal());
-    Ok(Broker::new(&config.mqtt.url, &client_id, MQTT_USER, password.reveal())?)
+    let mqtt = &config.mqtt;
+    let identity = match (&mqtt.cert, &mqtt.key) {
+        (Some(cert), Some(key)) => Some((cert.clone(), key.clone())),
+        (None, None) => None,
+        _ => anyhow::bail!("mqtt.cert and mqtt.key belong together: set both or none"),
+    };
+    let tls = mqtt.ca.clone().map(|ca| Tls { ca, identity });
+    let broker = Broker::new(&mqtt.url, tls, &client_id, MQTT_USER, password.reveal())?;
+    Ok(match &mqtt.share {
+        Some(group) => broker.shared(group)?,
+        None => broker,
+    })
 }
 
 /// What the bridge says of itself when `status` asks.

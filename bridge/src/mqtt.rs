@@ -15,8 +15,9 @@
 mod broker;
 mod connection;
 mod sender;
+mod tls;
 
-pub use broker::{Broker, InvalidBroker};
+pub use broker::{Broker, InvalidBroker, Tls};
 pub use sender::Sender;
 
 use bytes::Bytes;

@@ -102,7 +102,7 @@ enum Command {
     /// Keep a few devices talking through the broker
     Demo(demo::DemoArgs),
     /// Run the bridge: MQTT to the streams
-    Bridge,
+    Bridge(roles::BridgeArgs),
     /// Run the ingest service: the streams to every database
     Ingest,
     /// Run the simulator service, or command simulators
@@ -166,7 +166,7 @@ async fn run(command: Command, globals: &Globals) -> anyhow::Result<ExitCode> {
         Command::Device(command) => device::run(command, globals).await,
         Command::Pki(args) => pki::run(args, globals),
         Command::Demo(args) => demo::run(&args, globals).await,
-        Command::Bridge => roles::run(roles::Role::Bridge, globals).await,
+        Command::Bridge(args) => roles::run(args.role(), globals).await,
         Command::Ingest => roles::run(roles::Role::Ingest, globals).await,
         Command::Simulator(args) => simulator::run(args, globals).await,
     }

@@ -3,7 +3,10 @@
 use crate::{Globals, table::Table, up};
 use clap::{Args, Subcommand};
 use domain::{Clock, DeviceId, SystemClock, Timestamp};
-use local::pki::{Authority, DEVICE_DAYS, Issued, State};
+use local::{
+    mosquitto,
+    pki::{Authority, DEVICE_DAYS, Issued, State},
+};
 use serde_json::json;
 use std::{
     path::{Path, PathBuf},
@@ -72,6 +75,12 @@ enum IssueCommand {
         #[arg(long, default_value_t = DEVICE_DAYS)]
         days: u32,
     },
+    /// The bridge's, for a broker that wants one (again: the next one; the one before counts on)
+    Bridge {
+        /// Days that it lasts
+        #[arg(long, default_value_t = DEVICE_DAYS)]
+        days: u32,
+    },
 }
 
 pub(crate) fn run(args: PkiArgs, globals: &Globals) -> anyhow::Result<ExitCode> {
@@ -94,6 +103,15 @@ pub(crate) fn run(args: PkiArgs, globals: &Globals) -> anyhow::Result<ExitCode> 
         PkiCommand::Init { .. } => unreachable!("answered above"),
         PkiCommand::Issue(IssueCommand::Device { device, days }) => {
             tell_issued(&authority, &device, &authority.issue(&device, days, now)?, port);
+        }
+        PkiCommand::Issue(IssueCommand::Bridge { days }) => {
+            let issued = authority.issue_service(mosquitto::USER, days, now)?;
+            let (cert, key) = authority.service(mosquitto::USER);
+            println!("the bridge has a certificate until {}", issued.until);
+            println!("\n[mqtt]\nurl = \"mqtts://localhost:{port}\"");
+            for (key, file) in [("ca", authority.ca()), ("cert", cert), ("key", key)] {
+                println!("{key} = {:?}", absolute(&file));
+            }
         }
         PkiCommand::Renew { device: Some(device), days, .. } => {
             tell_issued(&authority, &device, &authority.renew(&device, days, now)?, port);

@@ -2,16 +2,33 @@
 
 use crate::{Globals, connect};
 use anyhow::Context;
+use clap::Args;
 use domain::Holds;
 use service::{Config, Lifecycle, failpoint, health, logs};
 use std::{net::SocketAddr, process::ExitCode};
 use tokio::net::TcpListener;
+
+#[derive(Args)]
+pub(crate) struct BridgeArgs {
+    /// Give up this instance's place at the broker for good: what the broker still holds for it is
+    /// stored, its session ends, and this returns. For fewer bridges of one `mqtt.share`
+    #[arg(long)]
+    leave: bool,
+}
+
+impl BridgeArgs {
+    pub(crate) fn role(&self) -> Role {
+        if self.leave { Role::LeavingBridge } else { Role::Bridge }
+    }
+}
 
 /// A service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
     /// MQTT to the streams.
     Bridge,
+    /// The same, to leave the broker for good.
+    LeavingBridge,
     /// The streams to every database.
     Ingest,
     /// Simulated buildings to the streams.
@@ -22,7 +39,7 @@ impl Role {
     /// Also the name of its user at the NATS server.
     fn name(self) -> &'static str {
         match self {
-            Self::Bridge => "bridge",
+            Self::Bridge | Self::LeavingBridge => "bridge",
             Self::Ingest => "ingest",
             Self::Simulator => "simulator",
         }
@@ -32,7 +49,7 @@ impl Role {
     fn not_ready_yet(self, config: &Config, holds: &Holds) {
         let now = connect::now_here();
         match self {
-            Self::Bridge => {
+            Self::Bridge | Self::LeavingBridge => {
                 holds.hold("mqtt", "not subscribed at the broker yet", now);
             }
             Self::Simulator => {
@@ -48,7 +65,7 @@ impl Role {
 
     fn http(self, config: &Config) -> SocketAddr {
         match self {
-            Self::Bridge => config.bridge.http,
+            Self::Bridge | Self::LeavingBridge => config.bridge.http,
             Self::Ingest => config.ingest.http,
             Self::Simulator => config.simulator.http,
         }
@@ -70,6 +87,7 @@ pub(crate) async fn run(role: Role, globals: &Globals) -> anyhow::Result<ExitCod
         tracing::info!(service = role.name(), version = env!("CARGO_PKG_VERSION"), "started");
         match role {
             Role::Bridge => bridge::run(&config, wire, &lifecycle, holds).await?,
+            Role::LeavingBridge => bridge::leave(&config, wire, &lifecycle, holds).await?,
             Role::Ingest => ingest::run(&config, wire, &lifecycle, holds).await?,
             Role::Simulator => ::simulator::run(&config, wire, &lifecycle, holds).await?,
         }

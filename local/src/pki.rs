@@ -6,6 +6,7 @@
 //! crl.pem                       what is revoked; for ever new enough, while somebody renews it
 //! server/{cert,key}.pem         the broker's
 //! devices/NAME/{cert,key}.pem   the newest of a device; `previous-…` is the one before
+//! services/NAME/…               the same of a service
 //! ```
 //!
 //! A certificate is in the register before it exists, so there is none that can't be revoked.
@@ -172,6 +173,21 @@ impl Authority {
         let _lock = register::lock(&self.folder)?;
         let mut register = self.register()?;
         self.renew_own(&mut register, now)
+    }
+
+    /// Makes a certificate of a service of the platform, with which it signs in at the broker.
+    pub fn issue_service(&self, name: &str, days: u32, now: Timestamp) -> Result<Issued> {
+        // No device can be called so, so no device can be taken for it.
+        anyhow::ensure!(DeviceId::parse(name).is_err(), "{name} could be a device");
+        let _lock = register::lock(&self.folder)?;
+        let mut register = self.register()?;
+        let issued = Issued::new(name, Role::Service, now, days)?;
+        self.issue_into(&mut register, issued, &self.folder.join("services").join(name))
+    }
+
+    /// A service's certificate and key.
+    pub fn service(&self, name: &str) -> (PathBuf, PathBuf) {
+        pair(&self.folder.join("services").join(name))
     }
 
     fn renew_own(&self, register: &mut Register, now: Timestamp) -> Result<Refreshed> {

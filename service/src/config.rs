@@ -60,8 +60,16 @@ pub struct Nats {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Mqtt {
-    /// `mqtt://host:port`
+    /// `mqtt://host:port`, or with TLS `mqtts://host:port`
     pub url: String,
+    /// With TLS: a file (PEM) with the authorities that may certify the broker.
+    pub ca: Option<PathBuf>,
+    /// With TLS: our certificate (PEM), where the broker wants one, and its key.
+    pub cert: Option<PathBuf>,
+    /// The certificate's key.
+    pub key: Option<PathBuf>,
+    /// The group with which bridges share the messages; left out: each gets all of them.
+    pub share: Option<String>,
 }
 
 /// A database that receives everything.
@@ -216,7 +224,13 @@ impl Default for Nats {
 
 impl Default for Mqtt {
     fn default() -> Self {
-        Self { url: "mqtt://127.0.0.1:1883".to_owned() }
+        Self {
+            url: "mqtt://127.0.0.1:1883".to_owned(),
+            ca: None,
+            cert: None,
+            key: None,
+            share: None,
+        }
     }
 }
 

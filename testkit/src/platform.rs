@@ -132,17 +132,23 @@ impl Platform {
 
     /// Starts one of several services of a kind, by its name.
     pub fn instance(&self, role: &str, name: &str) -> Process {
-        self.start_named(role, &format!("{role}.instance={name}"), name, None)
+        self.instance_with(role, name, &[])
+    }
+
+    /// The same with settings (`key=value`).
+    pub fn instance_with(&self, role: &str, name: &str, settings: &[String]) -> Process {
+        let instance = format!("{role}.instance={name}");
+        self.start_named(role, &[&[instance], settings].concat(), name, None)
     }
 
     fn start_service(&self, role: &str, failpoint: Option<Failpoint>) -> Process {
-        self.start_named(role, "log.level=debug", role, failpoint)
+        self.start_named(role, &[], role, failpoint)
     }
 
     fn start_named(
         &self,
         role: &str,
-        set: &str,
+        settings: &[String],
         name: &str,
         failpoint: Option<Failpoint>,
     ) -> Process {
@@ -150,7 +156,10 @@ impl Platform {
         let log = self.folder.join(format!("{name}.log"));
         // Port 0: health is asked of nobody here, and two of a kind may run.
         let http = format!("{role}.http=127.0.0.1:0");
-        Process::start(&["--config", &config, "--set", &http, "--set", set, role], &log, failpoint)
+        let mut arguments = vec!["--config", &config, "--set", &http];
+        arguments.extend(settings.iter().flat_map(|setting| ["--set", setting]));
+        arguments.push(role);
+        Process::start(&arguments, &log, failpoint)
     }
 
     /// Runs a command to its end.

@@ -1,6 +1,6 @@
 //! One connection to the broker: a reader that may wait, and a writer that does not wait for it.
 
-use super::{Broker, Counted, Incoming, MAX_PUBACKS, Take, Unacked};
+use super::{Broker, Counted, Incoming, MAX_PUBACKS, Take, Unacked, tls};
 use domain::{raw::MAX_PAYLOAD, topic::TELEMETRY_FILTER};
 use futures_util::{FutureExt, SinkExt, StreamExt};
 use nats::{CancellationToken, publish::Patience};
@@ -8,16 +8,14 @@ use rumqttc::v5::mqttbytes::{
     Error as MqttError, QoS,
     v5::{
         Codec, ConnAck, Connect, ConnectProperties, ConnectReturnCode, Disconnect,
-        DisconnectReasonCode, Filter, Login, Packet, PingReq, PubAck, Publish, RetainForwardRule,
-        SubAck, Subscribe, SubscribeReasonCode,
+        DisconnectProperties, DisconnectReasonCode, Filter, Login, Packet, PingReq, PubAck,
+        Publish, RetainForwardRule, SubAck, Subscribe, SubscribeReasonCode, Unsubscribe,
     },
 };
 use std::time::Duration;
 use tokio::{
-    net::{
-        TcpStream,
-        tcp::{OwnedReadHalf, OwnedWriteHalf},
-    },
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
     sync::mpsc,
     task::JoinHandle,
     time::{interval, timeout},
@@ -41,15 +39,18 @@ const WRITE_LIMIT: Duration = Duration::from_secs(5);
 const GOODBYE_LIMIT: Duration = Duration::from_secs(2);
 /// Bytes read at once.
 const READ_BUFFER: usize = 64 << 10;
-/// The packet id of the one subscription.
+/// Packet ids of the subscription, and of the one that may be left from another configuration.
 const SUBSCRIBE_ID: u16 = 1;
+const UNSUBSCRIBE_ID: u16 = 2;
+/// A session that is to end is empty when the broker sends nothing for so long.
+const LEAVE_SILENCE: Duration = Duration::from_secs(2);
 /// The session outlives every outage (MQTT 5, 3.1.2.11.2: it never expires).
 const SESSION_EXPIRY: u32 = u32::MAX;
 /// Messages that the broker may send before the first of them is acknowledged.
 const RECEIVE_MAXIMUM: u16 = 4_096;
 
-type Reading = FramedRead<OwnedReadHalf, Codec>;
-type Writing = FramedWrite<OwnedWriteHalf, Codec>;
+type Reading = FramedRead<Box<dyn AsyncRead + Send + Unpin>, Codec>;
+type Writing = FramedWrite<Box<dyn AsyncWrite + Send + Unpin>, Codec>;
 
 /// Why reading ended.
 pub(super) enum Ended {
@@ -67,6 +68,8 @@ pub(super) struct Connection<'c> {
     /// Cancelled where either half finds the connection gone.
     over: CancellationToken,
     counted: &'c mut Counted,
+    /// The session is to end when it is empty.
+    leaving: bool,
     /// What the reader found.
     why: String,
 }
@@ -93,8 +96,9 @@ impl<'c> Connection<'c> {
         }
         let (pubacks, due) = mpsc::channel(MAX_PUBACKS);
         let over = CancellationToken::new();
-        let writer = tokio::spawn(write(writing, due, confirmed, over.clone()));
-        Ok(Self { reading, writer, pubacks, over, counted, why: String::new() })
+        let leaving = broker.leave;
+        let writer = tokio::spawn(write(writing, due, confirmed, over.clone(), leaving));
+        Ok(Self { reading, writer, pubacks, over, counted, leaving, why: String::new() })
     }
 
     /// Reads until the connection is gone or the process is to stop.
@@ -120,7 +124,7 @@ impl<'c> Connection<'c> {
                 Packet::SubAck(_) => {
                     return self.lose("it refuses the subscription; check its access list");
                 }
-                Packet::PingResp(_) => {}
+                Packet::PingResp(_) | Packet::UnsubAck(_) => {}
                 Packet::Disconnect(goodbye) => {
                     let why = match goodbye.reason_code {
                         DisconnectReasonCode::SessionTakenOver => {
@@ -143,6 +147,12 @@ impl<'c> Connection<'c> {
         }
         // Most often it is in the buffer already.
         let mut read = self.reading.next().now_or_never();
+        if read.is_none() && self.leaving {
+            match timeout(LEAVE_SILENCE, self.reading.next()).await {
+                Ok(found) => read = Some(found),
+                Err(_silence) => return Err(Ended::Stopped),
+            }
+        }
         if read.is_none() {
             read = tokio::select! {
                 biased;
@@ -213,7 +223,18 @@ async fn sign_in(broker: &Broker) -> Result<(Reading, Writing, bool), String> {
     let text = |error: std::io::Error| error.to_string();
     let socket = TcpStream::connect(&broker.address).await.map_err(text)?;
     socket.set_nodelay(true).map_err(text)?;
-    let (reader, writer) = socket.into_split();
+    let (reader, writer): (Box<dyn AsyncRead + Send + Unpin>, Box<dyn AsyncWrite + Send + Unpin>) =
+        match &broker.tls {
+            None => {
+                let (reader, writer) = socket.into_split();
+                (Box::new(reader), Box::new(writer))
+            }
+            Some(tls) => {
+                let secure = tls::secure(socket, broker.host(), tls).await?;
+                let (reader, writer) = tokio::io::split(secure);
+                (Box::new(reader), Box::new(writer))
+            }
+        };
     let largest = Some(MAX_PACKET as u32);
     let codec = Codec { max_incoming_size: largest, max_outgoing_size: largest };
     let mut reading = FramedRead::with_capacity(reader, codec.clone(), READ_BUFFER);
@@ -243,14 +264,36 @@ async fn sign_in(broker: &Broker) -> Result<(Reading, Writing, bool), String> {
         Some(Err(error)) => return Err(error.to_string()),
         None => return Err("it closed the connection".to_owned()),
     };
-    // Retained messages come once, with a subscription that is new. All that comes is stored: to a
-    // session that was there when they were published they would be old readings once more.
-    let mut filter = Filter::new(TELEMETRY_FILTER, QoS::AtLeastOnce);
-    filter.retain_forward_rule = RetainForwardRule::OnNewSubscribe;
+    send(&mut writing, subscription(broker)).await?;
+    Ok((reading, writing, session_present))
+}
+
+/// What is to be subscribed, and what not: a session remembers what another configuration wanted.
+fn subscription(broker: &Broker) -> Vec<Packet> {
+    let shared = broker.share.as_ref().map(|group| format!("$share/{group}/{TELEMETRY_FILTER}"));
+    let unsubscribe = |filters: Vec<String>| {
+        Packet::Unsubscribe(Unsubscribe { pkid: UNSUBSCRIBE_ID, filters, properties: None })
+    };
+    if broker.leave {
+        let all = shared.into_iter().chain([TELEMETRY_FILTER.to_owned()]);
+        return vec![unsubscribe(all.collect())];
+    }
+    let alone = shared.is_none();
+    let mut filter =
+        Filter::new(shared.unwrap_or_else(|| TELEMETRY_FILTER.to_owned()), QoS::AtLeastOnce);
+    if alone {
+        // Retained messages come once, with a subscription that is new. All that comes is stored: to
+        // a session that was there when they were published they would be old readings once more.
+        filter.retain_forward_rule = RetainForwardRule::OnNewSubscribe;
+    }
     let mut subscribe = Subscribe::new(filter, None);
     subscribe.pkid = SUBSCRIBE_ID;
-    send(&mut writing, [Packet::Subscribe(subscribe)]).await?;
-    Ok((reading, writing, session_present))
+    let mut packets = vec![Packet::Subscribe(subscribe)];
+    if !alone {
+        // Only when the shared one is there: what comes in between may come twice, and is not lost.
+        packets.push(unsubscribe(vec![TELEMETRY_FILTER.to_owned()]));
+    }
+    packets
 }
 
 /// Writes acknowledgements as they come due, and pings, until goodbye or the connection's end.
@@ -259,6 +302,7 @@ async fn write(
     mut due: mpsc::Receiver<u16>,
     confirmed: CancellationToken,
     over: CancellationToken,
+    leaving: bool,
 ) -> Result<(), String> {
     let mut pings = interval(PING_EVERY);
     loop {
@@ -268,7 +312,16 @@ async fn write(
             _ = pings.tick() => send(&mut writing, [Packet::PingReq(PingReq)]).await,
             () = confirmed.cancelled() => {
                 acknowledge(&mut writing, None, &mut due).await?;
-                let goodbye = Disconnect::new(DisconnectReasonCode::NormalDisconnection);
+                let mut goodbye = Disconnect::new(DisconnectReasonCode::NormalDisconnection);
+                if leaving {
+                    // The session ends with the connection (MQTT 5, 3.14.2.2.2).
+                    goodbye.properties = Some(DisconnectProperties {
+                        session_expiry_interval: Some(0),
+                        reason_string: None,
+                        user_properties: Vec::new(),
+                        server_reference: None,
+                    });
+                }
                 return send(&mut writing, [Packet::Disconnect(goodbye)]).await;
             }
         };

@@ -10,6 +10,7 @@ mod ingest;
 mod outage;
 mod permissions;
 mod registry;
+mod share;
 mod simulator;
 mod store;
 mod up;

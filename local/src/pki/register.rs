@@ -18,6 +18,8 @@ use std::{
 pub enum Role {
     /// A device: the name is its id.
     Device,
+    /// A service of the platform, as a client of the broker.
+    Service,
     /// The broker.
     Server,
 }

@@ -33,7 +33,7 @@ impl Signer {
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.is_ca = IsCa::ExplicitNoCa;
         match issued.role {
-            Role::Device => {
+            Role::Device | Role::Service => {
                 params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
                 params.subject_alt_names = vec![san(&issued.name)?];
             }

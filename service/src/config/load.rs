@@ -189,7 +189,8 @@ fn check(config: &Config) -> Result<(), ConfigFault> {
     }
     let urls = [("nats.url", &config.nats.url, "nats"), ("mqtt.url", &config.mqtt.url, "mqtt")];
     for (key, url, scheme) in urls {
-        if !names_a_port(url, scheme) {
+        let secure = scheme == "mqtt" && names_a_port(url, "mqtts");
+        if !secure && !names_a_port(url, scheme) {
             return invalid(format!("{key}: {scheme}://host:port is expected, found {url:?}"));
         }
     }

@@ -39,10 +39,12 @@ async fn stage(unknown: &str) -> Stage {
 
 /// Values in `TELEMETRY` by what the hub calls the device (`""`: itself).
 async fn values(stage: &Stage) -> Vec<(String, i32)> {
+    // Readings first: the devices that they are of are known then.
+    let batches = stage.telemetry().await;
     let directory = nats::model::load(&stage.admin).await.unwrap();
     let org = domain::OrgKey::parse("demo").unwrap();
     let mut found = Vec::new();
-    for group in stage.telemetry().await.into_iter().flat_map(|batch| batch.groups) {
+    for group in batches.into_iter().flat_map(|batch| batch.groups) {
         assert_eq!(group.device.as_ref().map(DeviceId::as_str), Some(HUB));
         for sample in group.samples {
             let has = |device: &&std::sync::Arc<domain::model::Device>| {

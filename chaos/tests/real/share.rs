@@ -1,0 +1,100 @@
+//! Bridges that share the work, come by certificate, and leave.
+
+use domain::{Clock, SystemClock};
+use testkit::{
+    Platform, Process, eventually,
+    judge::{Numbered, payload},
+};
+
+const TOPIC: &str = "devices/SHARE-1/telemetry";
+
+async fn platform(sent: u32) -> (Platform, Numbered) {
+    let platform = Platform::start("nats.ack_wait_seconds = 2").await;
+    let (_, entity) = platform.add_device("SHARE-1");
+    (platform, Numbered { device: "SHARE-1".to_owned(), entity, sent })
+}
+
+fn sharing(platform: &Platform, name: &str) -> Process {
+    platform.instance_with("bridge", name, &["mqtt.share=bridges".to_owned()])
+}
+
+/// What the bridges have counted, by instance.
+async fn counted(platform: &Platform, instance: &str) -> u64 {
+    eventually(&format!("{instance} to answer"), || async {
+        let status = platform.succeed(&["status", "--json"]);
+        let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+        let mut services = status["services"].as_array().expect("services").iter();
+        let one = services.find(|one| one["instance"] == instance).ok_or("not there")?;
+        one["counters"]["messages"].as_u64().ok_or_else(|| "no count".to_owned())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn two_share_the_work_and_one_leaves() {
+    let (platform, readings) = platform(3_000).await;
+    let _ingest = platform.service("ingest");
+    let publish = async |numbers: std::ops::Range<u32>| {
+        platform.publish(TOPIC, numbers.map(payload)).await;
+    };
+    // The first had it all to itself: from now on it shares, and gets nothing twice.
+    let one = sharing(&platform, "bridge-1");
+    let mut two = sharing(&platform, "bridge-2");
+    for bridge in [&one, &two] {
+        bridge.says("subscribed").await;
+    }
+    publish(0..1_000).await;
+    eventually("each message once", || async {
+        let (a, b) = (counted(&platform, "bridge-1").await, counted(&platform, "bridge-2").await);
+        assert!(a + b <= 1_000, "{a} + {b}");
+        if a + b == 1_000 && a > 0 && b > 0 { Ok(()) } else { Err(format!("{a} + {b}")) }
+    })
+    .await;
+    // One is killed: what the broker keeps for it comes when it is back.
+    two.kill9().await;
+    publish(1_000..2_000).await;
+    let mut two = sharing(&platform, "bridge-2");
+    two.says("subscribed").await;
+    two.kill9().await;
+    publish(2_000..2_500).await;
+    // It is not to come back: what the broker keeps for it is taken, and no more is kept.
+    let config = platform.config().display().to_string();
+    let leaving = ["--config", &config, "--set", "bridge.instance=bridge-2"];
+    let more = ["--set", "mqtt.share=bridges", "--set", "bridge.http=127.0.0.1:0"];
+    let mut command = tokio::process::Command::new(testkit::process::binary());
+    let left = command.args(leaving).args(more).args(["bridge", "--leave"]).output().await.unwrap();
+    assert!(left.status.success(), "{left:?}");
+    publish(2_500..3_000).await;
+    readings.arrives(&platform.primary, "demo").await;
+    readings.arrives(&platform.secondary, "demo").await;
+}
+
+#[tokio::test]
+async fn a_bridge_comes_by_certificate_and_finds_a_new_one() {
+    let (platform, readings) = platform(200).await;
+    let _ingest = platform.service("ingest");
+    let authority = platform.mosquitto.authority();
+    let name = local::mosquitto::USER;
+    authority.issue_service(name, 30, SystemClock.now()).unwrap();
+    let (cert, key) = authority.service(name);
+    let port = platform.mosquitto.server().listeners().mqtts;
+    let mut settings = vec![format!("mqtt.url=mqtts://localhost:{port}")];
+    for (setting, file) in [("ca", authority.ca()), ("cert", cert), ("key", key)] {
+        settings.push(format!("mqtt.{setting}={}", file.display()));
+    }
+    let bridge = platform.instance_with("bridge", "bridge-1", &settings);
+    bridge.says("subscribed").await;
+    platform.publish(TOPIC, (0..100).map(payload)).await;
+    // The next certificate is picked up with the next connection.
+    authority.issue_service(name, 30, SystemClock.now()).unwrap();
+    platform.mosquitto.restart().await;
+    platform.publish(TOPIC, (100..200).map(payload)).await;
+    readings.arrives(&platform.primary, "demo").await;
+    readings.arrives(&platform.secondary, "demo").await;
+    // A broker that somebody else certifies is none of ours.
+    let strangers = testkit::folder("strangers");
+    let other = local::pki::Authority::init(&strangers, &[], SystemClock.now()).unwrap();
+    settings[1] = format!("mqtt.ca={}", other.ca().display());
+    let refusing = platform.instance_with("bridge", "bridge-2", &settings);
+    refusing.says("UnknownIssuer").await;
+}
