@@ -110,7 +110,8 @@ pub(crate) fn run(args: PkiArgs, globals: &Globals) -> anyhow::Result<ExitCode> 
             println!("the bridge has a certificate until {}", issued.until);
             println!("\n[mqtt]\nurl = \"mqtts://localhost:{port}\"");
             for (key, file) in [("ca", authority.ca()), ("cert", cert), ("key", key)] {
-                println!("{key} = {:?}", absolute(&file));
+                let file = serde_json::Value::from(absolute(&file).to_string_lossy());
+                println!("{key} = {file}");
             }
         }
         PkiCommand::Renew { device: Some(device), days, .. } => {
