@@ -30,6 +30,10 @@ enum PkiCommand {
         /// for more; they are remembered)
         #[arg(long, value_name = "NAME")]
         host: Vec<String>,
+        /// Where brokers fetch the list of the revoked (EMQX does; serve crl.pem there yourself). It
+        /// enters the certificates that are made from then on
+        #[arg(long, value_name = "URL")]
+        crl_url: Option<String>,
     },
     /// Make a certificate
     #[command(subcommand)]
@@ -86,13 +90,16 @@ enum IssueCommand {
 pub(crate) fn run(args: PkiArgs, globals: &Globals) -> anyhow::Result<ExitCode> {
     let now = SystemClock.now();
     let default = || up::pki_folder(&globals.data_dir);
-    if let PkiCommand::Init { host } = args.command {
+    if let PkiCommand::Init { host, crl_url } = args.command {
         let folder = match args.dir {
             Some(folder) => folder,
             // Marked as a data folder, or `up` would not touch it.
             None => up::Folder::open(&globals.data_dir)?.pki(),
         };
         let authority = Authority::init(&folder, &host, now)?;
+        if let Some(url) = crl_url {
+            authority.publish_crl_at(&url, now)?;
+        }
         println!("the authority is in {}; keep its ca.key to yourself", folder.display());
         println!("  give devices {}", authority.ca().display());
         return Ok(ExitCode::SUCCESS);

@@ -86,6 +86,25 @@ impl Authority {
         Ok(authority)
     }
 
+    /// Says where brokers fetch the list of the revoked: it stands in every certificate from here
+    /// on, and in the list itself. Brokers that take the list from a file need none.
+    pub fn publish_crl_at(&self, url: &str, now: Timestamp) -> Result<()> {
+        let plain = |c: char| c.is_ascii_graphic();
+        anyhow::ensure!(
+            url.starts_with("http://") && url.len() < 256 && url.chars().all(plain),
+            "{url:?}: an address that begins with http:// is expected"
+        );
+        let _lock = register::lock(&self.folder)?;
+        let mut register = self.register()?;
+        if register.crl_url.as_deref() == Some(url) {
+            return Ok(());
+        }
+        register.crl_url = Some(url.to_owned());
+        register.crl_number += 1;
+        register.write(&self.folder)?;
+        self.write_crl(&mut register, now)
+    }
+
     /// Its folder.
     pub fn folder(&self) -> &Path {
         &self.folder

@@ -166,3 +166,46 @@ fn read_binary(payload: &[u8]) -> Result<Part, NotAPart> {
     let data = Data::Bytes(data.to_vec());
     Ok(Part { transaction: name.to_string(), index: number(8), facts, data })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// Whatever comes, it is a part or is told why not; nothing panics, nothing is allocated by
+        /// what a number says.
+        #[test]
+        fn no_bytes_are_too_broken(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            for format in [ChunkFormat::Json, ChunkFormat::Binary] {
+                let rule = ChunkRule { format, ..ChunkRule::default() };
+                if let Ok(part) = read(&rule, &bytes) {
+                    prop_assert!(part.index < part.facts.total && part.facts.total <= MAX_PARTS);
+                }
+            }
+        }
+
+        #[test]
+        fn nor_are_fields(
+            (txn, index, total) in (json(), json(), json()),
+            (digest, data) in (json(), json()),
+        ) {
+            let text = format!(
+                "{{\"txn\":{txn},\"index\":{index},\"total\":{total},\"sha256\":{digest},\
+                 \"data\":{data}}}"
+            );
+            let _ = read(&ChunkRule::default(), text.as_bytes());
+        }
+    }
+
+    fn json() -> impl Strategy<Value = String> {
+        let texts = ["null", "true", "-1", "0", "1", "1e400", "18446744073709551616", "\"\"", "[]"];
+        let deep = ["[".repeat(200), "{\"a\":".repeat(200), "\"\\ud800\"".to_owned()];
+        prop_oneof![
+            proptest::sample::select(texts.map(str::to_owned).to_vec()),
+            proptest::sample::select(deep.to_vec()),
+            "\"[a-z+/=\\u{0}-\\u{20}]{0,80}\"",
+            "[0-9]{1,30}",
+        ]
+    }
+}

@@ -118,6 +118,9 @@ pub(super) struct Register {
     pub(super) until: Timestamp,
     /// Hosts under which devices reach the broker, besides this machine.
     pub(super) hosts: BTreeSet<String>,
+    /// Where brokers fetch the CRL; it stands in each certificate and in the CRL itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) crl_url: Option<String>,
     /// The number of the newest CRL; the one on disk may be older where a crash came between.
     pub(super) crl_number: u64,
     #[serde(with = "rfc3339")]
@@ -134,6 +137,7 @@ impl Register {
             from: own.from,
             until: own.until,
             hosts: BTreeSet::new(),
+            crl_url: None,
             crl_number: 0,
             crl_until: now,
             issued: Vec::new(),

@@ -4,9 +4,10 @@ use super::register::{Issued, Register, Role};
 use anyhow::{Context, Result};
 use domain::Timestamp;
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateRevocationListParams, DistinguishedName,
-    DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose,
-    PKCS_ECDSA_P256_SHA256, RevocationReason, RevokedCertParams, SanType, SerialNumber,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CrlDistributionPoint,
+    CrlIssuingDistributionPoint, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
+    KeyIdMethod, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, RevocationReason,
+    RevokedCertParams, SanType, SerialNumber,
 };
 use std::net::IpAddr;
 use time::OffsetDateTime;
@@ -17,12 +18,16 @@ const NUMBER: &str = "# CRL number ";
 const HERE: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
 
 /// Signs for an authority.
-pub(super) struct Signer(Issuer<'static, KeyPair>);
+pub(super) struct Signer {
+    issuer: Issuer<'static, KeyPair>,
+    crl_url: Option<String>,
+}
 
 impl Signer {
     pub(super) fn new(register: &Register, key: &str) -> Result<Self> {
         let key = KeyPair::from_pem(key).context("the authority's key is spoiled")?;
-        Ok(Self(Issuer::new(authority_params(register)?, key)))
+        let issuer = Issuer::new(authority_params(register)?, key);
+        Ok(Self { issuer, crl_url: register.crl_url.clone() })
     }
 
     /// A new key and its certificate, as PEM.
@@ -32,6 +37,7 @@ impl Signer {
         params.use_authority_key_identifier_extension = true;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.is_ca = IsCa::ExplicitNoCa;
+        params.crl_distribution_points = self.crl_point().into_iter().collect();
         match issued.role {
             Role::Device | Role::Service => {
                 params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
@@ -43,8 +49,12 @@ impl Signer {
                 params.subject_alt_names = hosts.map(san).collect::<Result<_>>()?;
             }
         }
-        let certificate = params.signed_by(&key, &self.0).context("can't sign")?;
+        let certificate = params.signed_by(&key, &self.issuer).context("can't sign")?;
         Ok((key.serialize_pem(), certificate.pem()))
+    }
+
+    fn crl_point(&self) -> Option<CrlDistributionPoint> {
+        self.crl_url.clone().map(|url| CrlDistributionPoint { uris: vec![url] })
     }
 
     /// The list of all that is revoked.
@@ -64,11 +74,13 @@ impl Signer {
             this_update: moment(now.plus_micros(-super::BACKDATE_MICROS))?,
             next_update: moment(register.crl_until)?,
             crl_number: SerialNumber::from(register.crl_number),
-            issuing_distribution_point: None,
+            issuing_distribution_point: self.crl_point().map(|distribution_point| {
+                CrlIssuingDistributionPoint { distribution_point, scope: None }
+            }),
             revoked_certs: revoked.collect::<Result<_>>()?,
             key_identifier_method: KeyIdMethod::Sha256,
         };
-        let crl = params.signed_by(&self.0).context("can't sign the list of the revoked")?;
+        let crl = params.signed_by(&self.issuer).context("can't sign the list of the revoked")?;
         let pem = crl.pem().context("can't write the list of the revoked")?;
         Ok(format!("{NUMBER}{}\n{pem}", register.crl_number))
     }

@@ -128,3 +128,22 @@ fn what_makes_no_sense_is_refused() {
     let spoiled = authority.list().unwrap_err().to_string();
     assert!(spoiled.contains("spoiled"), "{spoiled}");
 }
+
+#[test]
+fn a_list_that_is_fetched_says_from_where() {
+    let folder = tempfile::tempdir().unwrap();
+    let authority = Authority::init(folder.path(), &[], now()).unwrap();
+    authority.publish_crl_at("http://crl.example/crl.pem", now()).unwrap();
+    assert!(authority.publish_crl_at("file:///crl.pem", now()).is_err());
+    authority.issue(&device(), DEVICE_DAYS, now()).unwrap();
+    let (cert, _) = authority.device(&device());
+    let (believed, text) = verify(&authority, &cert);
+    assert!(believed, "{text}");
+    let (_, text) = openssl(&["x509", "-noout", "-text", "-in", cert.to_str().unwrap()]);
+    assert!(text.contains("URI:http://crl.example/crl.pem"), "{text}");
+    let crl = authority.crl();
+    let (_, text) = openssl(&["crl", "-noout", "-text", "-in", crl.to_str().unwrap()]);
+    assert!(text.contains("Issuing Distribution Point") && text.contains("crl.example"), "{text}");
+    authority.revoke(NAME, None, now()).unwrap();
+    assert!(!verify(&authority, &cert).0);
+}
