@@ -6,28 +6,38 @@ mod finish;
 
 use crate::Shared;
 use domain::{
-    Clock, SystemClock,
-    chunk::{End, Limits, Name, Transactions, Wish},
+    Clock, Hold, SystemClock,
+    chunk::{End, Limits, Name, Outcome, Transactions, Wish},
 };
 use finish::finish;
+use futures_util::{StreamExt, stream};
 use nats::{
     PublishFault,
     chunks::{self, ChunkReader, Found, What},
-    publish::{Patience, Stopped},
+    publish::Patience,
     retry::Pauses,
 };
-use std::time::Duration;
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use std::{sync::PoisonError, time::Duration};
+use tokio::sync::oneshot;
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 /// How often transactions are looked at while nothing comes.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// A clock that stood still for longer (a process that was frozen) goes on by so much.
+/// Longest time between two looks that counts: a process that was frozen saw nothing come.
 const LONGEST_TICK: Duration = Duration::from_secs(2);
-/// The hold by which the connection to the broker says that it is none.
-const BROKER: &str = "mqtt";
+/// A stream server that does not answer for so long is none.
+const ANSWER_LIMIT: Duration = Duration::from_secs(1);
+/// What is done at once.
+const AT_ONCE: usize = 32;
+/// Holds during which no part can come: no broker, or a door that waits.
+const CLOSED: [&str; 2] = ["mqtt", "raw"];
 
 /// Runs until shutdown. What is under way then is taken up by whoever runs next.
-pub(crate) async fn run(shared: Shared, limits: Limits) {
+/// Begins when `may_go` says that the door has looked at what is there.
+pub(crate) async fn run(shared: Shared, limits: Limits, may_go: oneshot::Receiver<()>) {
+    if may_go.await.is_err() {
+        return;
+    }
     let patience = shared.patience("chunks");
     let mut pauses = Pauses::default();
     let mut clock = Connected { time: Duration::ZERO, seen: Instant::now() };
@@ -37,6 +47,7 @@ pub(crate) async fn run(shared: Shared, limits: Limits) {
             patience: patience.clone(),
             transactions: Transactions::new(limits),
             clock: &mut clock,
+            seen: 0,
         };
         let why = tokio::select! {
             () = shared.shutdown.cancelled() => return,
@@ -48,20 +59,21 @@ pub(crate) async fn run(shared: Shared, limits: Limits) {
     }
 }
 
-/// Time in which parts could come: while the broker is connected, and this process lives.
+/// Time in which parts could come: broker and stream are there, and this process lives.
 struct Connected {
     time: Duration,
     seen: Instant,
 }
 
 impl Connected {
-    fn tick(&mut self, shared: &Shared) -> Duration {
+    /// Time goes on where the stream has just answered and no door waits.
+    fn tick(&mut self, shared: &Shared, answered: bool) {
         let passed = self.seen.elapsed().min(LONGEST_TICK);
         self.seen = Instant::now();
-        if !shared.holds.list().iter().any(|hold| hold.what == BROKER) {
+        let closed = |hold: &Hold| CLOSED.contains(&&*hold.what);
+        if answered && !shared.holds.list().iter().any(closed) {
             self.time += passed;
         }
-        self.time
     }
 }
 
@@ -70,6 +82,27 @@ struct Assembler<'c> {
     patience: Patience,
     transactions: Transactions,
     clock: &'c mut Connected,
+    /// The last sequence that was read.
+    seen: u64,
+}
+
+/// What became of a wish.
+enum Done {
+    Removed,
+    /// The record of an end, where we were the one who wrote it.
+    Ended {
+        name: Name,
+        end: End,
+        stored: Option<u64>,
+        forgotten: bool,
+    },
+    /// An end was seen to; the sequence of its mark.
+    Finished {
+        name: Name,
+        mark: u64,
+    },
+    /// Stopping.
+    Left,
 }
 
 impl Assembler<'_> {
@@ -80,7 +113,7 @@ impl Assembler<'_> {
             Err(fault) => return fault,
         };
         self.patience.moving();
-        let mut known = reader.waiting() == 0;
+        let mut known;
         let mut looks = interval(LOOK_EVERY);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -92,12 +125,20 @@ impl Assembler<'_> {
                 },
                 _ = looks.tick() => None,
             };
-            self.clock.tick(&self.shared);
             if let Some(found) = found {
                 known = found.pending == 0;
+                self.seen = found.sequence;
                 if let Err(fault) = self.take(found).await {
                     return fault;
                 }
+            } else {
+                // Time goes on here alone: where the stream has just answered.
+                let last = chunks::last_sequence(&self.shared.wire);
+                let answer = timeout(ANSWER_LIMIT, last).await;
+                let last = answer.ok().and_then(Result::ok);
+                self.clock.tick(&self.shared, last.is_some());
+                let Some(last) = last else { continue };
+                known = self.seen >= last;
             }
             if known && let Err(fault) = self.work().await {
                 return fault;
@@ -112,12 +153,11 @@ impl Assembler<'_> {
             Some(What::Part { name, at, facts, bytes, received_at }) => {
                 self.transactions.part(&name, at, facts, (bytes, received_at), clock);
             }
-            Some(What::End(name)) => {
-                // Gone: somebody has done and forgotten it since.
-                if let Some(end) = chunks::read_end(&self.shared.wire, sequence).await? {
-                    self.transactions.end(&name, sequence, end, false, clock);
-                }
-            }
+            Some(What::End(name)) => match chunks::read_end(&self.shared.wire, sequence).await? {
+                Some(end) => self.transactions.end(&name, sequence, end, false, clock),
+                // Done and forgotten since: what it named can only be known by reading anew.
+                None => return Err(anew()),
+            },
             Some(What::Done(name)) => self.transactions.done(&name, sequence, clock),
             None => tracing::warn!(sequence, "CHUNKS holds a message that is not ours"),
         }
@@ -128,55 +168,81 @@ impl Assembler<'_> {
     }
 
     async fn work(&mut self) -> Result<(), PublishFault> {
-        for wish in self.transactions.wishes(SystemClock.now(), self.clock.time) {
-            match wish {
-                Wish::Remove(sequences) => {
-                    chunks::remove(&self.shared.wire, &sequences).await?;
-                }
-                Wish::End { name, end, before } => self.end(name, end, before).await?,
-                Wish::Finish { name, sequence, end } => {
-                    if finish(&self.shared, &self.patience, &name, sequence, &end).await.is_err() {
-                        // Stopping: whoever runs next goes on.
-                        let Stopped = Stopped;
-                        return Ok(());
+        let mut wishes = self.transactions.wishes(SystemClock.now(), self.clock.time);
+        *self.shared.overrun.write().unwrap_or_else(PoisonError::into_inner) =
+            self.transactions.overrun();
+        if wishes.is_empty() {
+            return Ok(());
+        }
+        // What is whole does not wait for what is not.
+        wishes.sort_by_key(|wish| {
+            !matches!(
+                wish,
+                Wish::End { end, .. } | Wish::Finish { end, .. } if end.outcome == Outcome::Complete
+            )
+        });
+        let (shared, patience) = (self.shared.clone(), self.patience.clone());
+        let each = wishes.into_iter().map(|wish| fulfil(&shared, &patience, wish));
+        let mut done = stream::iter(each.collect::<Vec<_>>()).buffer_unordered(AT_ONCE);
+        while let Some(done) = done.next().await {
+            let clock = self.clock.time;
+            match done? {
+                Done::Removed | Done::Left => {}
+                Done::Ended { name, end, stored, forgotten } => {
+                    if forgotten {
+                        self.transactions.forgotten(&name);
                     }
-                    self.done(&name, sequence).await?;
+                    if let Some(sequence) = stored {
+                        self.transactions.end(&name, sequence, end, true, clock);
+                    }
                 }
+                Done::Finished { name, mark } => self.transactions.done(&name, mark, clock),
             }
         }
         Ok(())
     }
+}
 
-    /// Writes the record of an end. Whatever fails, this reader is opened anew and finds out.
-    async fn end(&mut self, name: Name, end: End, before: Vec<u64>) -> Result<(), PublishFault> {
-        let wire = &self.shared.wire;
-        if !before.is_empty() {
+/// A reader that has lost its place begins anew.
+fn anew() -> PublishFault {
+    PublishFault::Later("an end went while it was read; reading anew".to_owned())
+}
+
+async fn fulfil(shared: &Shared, patience: &Patience, wish: Wish) -> Result<Done, PublishFault> {
+    let wire = &shared.wire;
+    match wish {
+        Wish::Remove(sequences) => {
+            chunks::remove(wire, &sequences).await?;
+            Ok(Done::Removed)
+        }
+        Wish::End { name, end, before } => {
             chunks::remove(wire, &before).await?;
-            self.transactions.forgotten(&name);
+            let forgotten = !before.is_empty();
+            // Whatever fails, the reader is opened anew and finds out.
+            let stored = match chunks::write_end(wire, &name, &end).await {
+                Ok(stored) => {
+                    let outcome = end.outcome.as_str();
+                    metrics::counter!("haystack_bridge_transactions_total", "outcome" => outcome)
+                        .increment(1);
+                    Some(stored.sequence())
+                }
+                // Somebody else has ended it: the record is to come.
+                Err(PublishFault::Conflict) => None,
+                Err(fault) => return Err(fault),
+            };
+            Ok(Done::Ended { name, end, stored, forgotten })
         }
-        match chunks::write_end(wire, &name, &end).await {
-            Ok(stored) => {
-                let outcome = end.outcome.as_str();
-                metrics::counter!("haystack_bridge_transactions_total", "outcome" => outcome)
-                    .increment(1);
-                let (clock, sequence) = (self.clock.time, stored.sequence());
-                self.transactions.end(&name, sequence, end, true, clock);
-                Ok(())
+        Wish::Finish { name, sequence, end } => {
+            // Stopping: whoever runs next goes on.
+            let Ok(()) = finish(shared, patience, &name, sequence, &end).await else {
+                return Ok(Done::Left);
+            };
+            match chunks::mark_done(wire, &name, sequence).await {
+                Ok(stored) => Ok(Done::Finished { name, mark: stored.sequence() }),
+                // Somebody else did, and may have forgotten it since.
+                Err(PublishFault::Conflict) => Err(anew()),
+                Err(fault) => Err(fault),
             }
-            // Somebody else has ended it: the record is to come.
-            Err(PublishFault::Conflict) => Ok(()),
-            Err(fault) => Err(fault),
-        }
-    }
-
-    async fn done(&mut self, name: &Name, sequence: u64) -> Result<(), PublishFault> {
-        match chunks::mark_done(&self.shared.wire, name, sequence).await {
-            Ok(stored) => {
-                self.transactions.done(name, stored.sequence(), self.clock.time);
-                Ok(())
-            }
-            Err(PublishFault::Conflict) => Ok(()),
-            Err(fault) => Err(fault),
         }
     }
 }

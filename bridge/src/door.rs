@@ -16,25 +16,37 @@ use domain::{
 };
 use nats::{
     CancellationToken, Fsynced, envelope, pack,
-    publish::{Stopped, last_bodies},
+    publish::{Kept, Stopped, last_messages},
     retry::Pauses,
-    streams::RAW,
+    streams::{CHUNKS, RAW},
 };
 use recent::Recent;
-use std::time::{Duration, Instant};
+use std::{
+    sync::PoisonError,
+    time::{Duration, Instant},
+};
+use tokio::sync::oneshot;
 use tokio_util::sync::DropGuard;
 
 /// The door's name in subjects: `raw.mqtt.{instance}`.
 const DOOR: &str = "mqtt";
-/// A door that begins looks at so many of the last sequences of `RAW`: the packs whose confirmations
-/// may not have reached the broker, and some before.
-const LOOK_BACK: u64 = 64;
+/// A door that begins looks at so many of the last sequences of `RAW` and `CHUNKS`: what was stored and
+/// may not have been confirmed, and some before. A part is a message of its own, and
+/// [`nats::pack`] has 256 on their way.
+const LOOK_BACK: u64 = 256;
 /// Media type of payloads; other codecs come with their device types.
 const CONTENT_TYPE: &str = "application/json";
 
 /// Runs until shutdown; ends when all that was taken is stored and confirmed, or given up.
 /// `_closed` tells, by being dropped, that nothing more comes.
-pub(crate) async fn run(shared: Shared, broker: Broker, instance: String, _closed: DropGuard) {
+/// `looked` is told when what was stored before is known: from then on parts may go.
+pub(crate) async fn run(
+    shared: Shared,
+    broker: Broker,
+    instance: String,
+    looked: oneshot::Sender<()>,
+    _closed: DropGuard,
+) -> Result<(), mqtt::NoSession> {
     let (door, packer) = pack::door(shared.wire.clone(), DOOR, &instance, shared.patience("raw"));
     let confirmed = CancellationToken::new();
     let counters = shared.counters.clone();
@@ -49,37 +61,54 @@ pub(crate) async fn run(shared: Shared, broker: Broker, instance: String, _close
         packer.run(confirm).await;
     });
     let patience = shared.patience("mqtt");
-    let (recent, session) = last_packs(&shared, &instance).await;
+    let (recent, session) = last_stored(&shared, &instance).await;
+    let _ = looked.send(());
     let doorman = Doorman { shared, door, settled: None, last: Timestamp::MIN, recent };
-    mqtt::listen(&broker, doorman, session, &patience, confirmed).await;
+    let listened = mqtt::listen(&broker, doorman, session, &patience, confirmed).await;
     if let Err(panicked) = packing.await {
         std::panic::resume_unwind(panicked.into_panic());
     }
+    listened
 }
 
 /// What an instance of this name stored last, and the broker's session in which it came: what was
 /// not confirmed of it comes again.
-async fn last_packs(shared: &Shared, instance: &str) -> (Recent, Option<u64>) {
-    let subject = Subject::Raw { door: DOOR.to_owned(), instance: instance.to_owned() }.to_string();
+async fn last_stored(shared: &Shared, instance: &str) -> (Recent, Option<u64>) {
+    let own = Subject::Raw { door: DOOR.to_owned(), instance: instance.to_owned() }.to_string();
+    let packs = looked_at(shared, RAW, &own).await;
+    let parts = looked_at(shared, CHUNKS, "chunk.>").await;
+    let packs: Vec<Pack<'_>> =
+        packs.iter().filter_map(|kept| envelope::decode_borrowed(&kept.payload).ok()).collect();
+    let parts: Vec<RawMessage<'_>> = parts
+        .iter()
+        .filter(|kept| pack::is_of(instance, &kept.id))
+        .filter_map(|kept| envelope::decode_borrowed(&kept.payload).ok())
+        .collect();
+    let mut all: Vec<&RawMessage<'_>> =
+        packs.iter().flat_map(|pack| &pack.entries).chain(&parts).collect();
+    all.sort_by_key(|message| message.received_at);
+    let mut recent = Recent::default();
+    for message in &all {
+        recent.note(message);
+    }
+    (recent, all.last().map(|message| message.session))
+}
+
+async fn looked_at(shared: &Shared, stream: &'static str, subject: &str) -> Vec<Kept> {
     let (mut pauses, patience) = (Pauses::default(), shared.patience("raw"));
-    let bodies = loop {
-        match last_bodies(&shared.wire, RAW, &subject, LOOK_BACK).await {
-            Ok(bodies) => break bodies,
+    loop {
+        match last_messages(&shared.wire, stream, subject, LOOK_BACK).await {
+            Ok(found) => {
+                patience.moving();
+                return found;
+            }
             Err(fault) => {
                 if !patience.pause(&mut pauses, &fault.to_string()).await {
-                    break Vec::new();
+                    return Vec::new();
                 }
             }
         }
-    };
-    patience.moving();
-    let (mut recent, mut session) = (Recent::default(), None);
-    for body in &bodies {
-        let Ok(pack) = envelope::decode_borrowed::<Pack<'_>>(body) else { continue };
-        pack.entries.iter().for_each(|entry| recent.note(entry));
-        session = pack.entries.last().map(|entry| entry.session).or(session);
     }
-    (recent, session)
 }
 
 /// Says yes to the broker for each message of a pack, in the order of arrival.
@@ -146,6 +175,10 @@ impl Doorman {
     fn part(&self, sender: &Sender, payload: &[u8]) -> Option<(chunk::Name, u32, Facts)> {
         let Sender { org, device, profile } = sender;
         let rule = self.shared.directory.read().profile(org, profile)?.definition.chunk_rule()?;
+        if self.shared.overrun.read().unwrap_or_else(PoisonError::into_inner).contains(device) {
+            // It goes where it is set aside.
+            return None;
+        }
         let Part { transaction, index, facts, .. } = part::read(&rule, payload).ok()?;
         let name = chunk::Name { org: org.clone(), gateway: device.clone(), transaction };
         Some((name, index, facts))

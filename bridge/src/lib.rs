@@ -11,7 +11,11 @@ mod normalize;
 
 use anyhow::Context;
 use counters::Counters;
-use domain::{Holds, chunk, normalize::TimeLimits};
+use domain::{
+    DeviceId, Holds,
+    chunk::{self, Digest},
+    normalize::TimeLimits,
+};
 use mqtt::{Broker, Tls};
 use nats::{
     CancellationToken, Wire,
@@ -20,13 +24,20 @@ use nats::{
     report::{self, Report},
 };
 use service::{Config, Lifecycle, lifecycle::DRAIN_LIMIT, secrets};
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, RwLock},
+    time::Duration,
+};
+use tokio::sync::oneshot;
 
 /// The bridge's user at the broker.
 const MQTT_USER: &str = "haystack.bridge";
 /// The name of its secret.
 const MQTT_SECRET: &str = "mqtt-bridge";
 
+/// Hexadecimal digits of a shared group's name that nobody can guess.
+const SHARE_SECRET: usize = 32;
 /// The name of the secret part of its client id.
 const SESSION_SECRET: &str = "mqtt-session";
 
@@ -38,6 +49,8 @@ struct Shared {
     counters: Arc<Counters>,
     holds: Holds,
     shutdown: CancellationToken,
+    /// Gateways that have begun more reports than can be set aside: the door takes no part of them.
+    overrun: Arc<RwLock<BTreeSet<DeviceId>>>,
     /// How long `RAW` waits for an acknowledgement.
     ack_wait: Duration,
 }
@@ -89,7 +102,8 @@ async fn serve(
     // Nothing is taken before it is known who the senders are.
     let Some(directory) = model::follow(wire.clone(), patience).await else { return Ok(()) };
     let ack_wait = config.ack_wait();
-    let shared = Shared { wire, directory, counters, holds, shutdown, ack_wait };
+    let overrun = Arc::default();
+    let shared = Shared { wire, directory, counters, holds, shutdown, overrun, ack_wait };
     let limits = TimeLimits {
         ahead_micros: i64::from(config.bridge.future_limit_seconds) * 1_000_000,
         ..TimeLimits::default()
@@ -98,20 +112,23 @@ async fn serve(
         age: Duration::from_secs(config.bridge.transaction_seconds.into()),
         ..chunk::Limits::default()
     };
-    let assemble = tokio::spawn(assemble::run(shared.clone(), open));
+    let (looked, may_go) = oneshot::channel();
+    let assemble = tokio::spawn(assemble::run(shared.clone(), open, may_go));
     let door_closed = CancellationToken::new();
     let closing = door_closed.clone().drop_guard();
-    let door = door::run(shared.clone(), broker, instance, closing);
+    let door = door::run(shared.clone(), broker, instance, looked, closing);
     let stop = shared.shutdown.clone();
     let door = tokio::spawn(async move {
-        door.await;
+        let listened = door.await;
         // Whoever left the broker has nothing more to do.
         stop.cancel();
+        listened
     });
     let normalize = tokio::spawn(normalize::run(shared.clone(), limits, door_closed));
     tokio::select! {
         done = async { tokio::try_join!(door, normalize, assemble) } => {
-            done.context("a part of the bridge failed")?;
+            let (listened, (), ()) = done.context("a part of the bridge failed")?;
+            listened?;
         }
         () = out_of_time(&shared.shutdown) => {
             tracing::warn!("stopping before all was confirmed; what was not comes again");
@@ -141,7 +158,13 @@ fn broker(config: &Config) -> anyhow::Result<Broker> {
     let tls = mqtt.ca.clone().map(|ca| Tls { ca, identity });
     let broker = Broker::new(&mqtt.url, tls, &client_id, MQTT_USER, password.reveal())?;
     Ok(match &mqtt.share {
-        Some(group) => broker.shared(group)?,
+        Some(group) => {
+            let broker = broker.shared(group)?;
+            // A broker may deal messages to whoever names the group, and keep them from us although
+            // the stranger may not read them: the name must not be guessed.
+            let secret = Digest::of(format!("{group}/{}", password.reveal()).as_bytes());
+            broker.shared(&format!("{group}-{}", &secret.to_string()[..SHARE_SECRET]))?
+        }
         None => broker,
     })
 }

@@ -89,6 +89,11 @@ pub trait Take: Send {
     fn take(&mut self, incoming: Incoming) -> impl Future<Output = bool> + Send;
 }
 
+/// A bridge that is to leave had no place at the broker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the broker has no session of this bridge: check bridge.instance and mqtt.url")]
+pub struct NoSession;
+
 /// What is counted over connections.
 #[derive(Debug, Clone, Copy)]
 struct Counted {
@@ -106,23 +111,29 @@ pub async fn listen(
     session: Option<u64>,
     patience: &Patience,
     confirmed: CancellationToken,
-) {
+) -> Result<(), NoSession> {
     let mut pauses = retry::Pauses::default();
     let session = session.unwrap_or_else(nats::pack::random);
     let mut counted = Counted { session, number: 0 };
     loop {
         let began = Instant::now();
         let opened = tokio::select! {
-            () = patience.shutdown.cancelled() => return,
+            () = patience.shutdown.cancelled() => return Ok(()),
             opened = Connection::open(broker, &mut counted, confirmed.clone()) => opened,
         };
         let why = match opened {
             Err(why) => why,
+            Ok(connection) if broker.leave && !connection.session_present => {
+                drop(take);
+                connection.goodbye().await;
+                return Err(NoSession);
+            }
             Ok(mut connection) => match connection.read(&mut take, patience).await {
                 Ended::Lost => connection.lost().await,
                 Ended::Stopped => {
                     drop(take);
-                    return connection.goodbye().await;
+                    connection.goodbye().await;
+                    return Ok(());
                 }
             },
         };
@@ -131,7 +142,7 @@ pub async fn listen(
             pauses = retry::Pauses::default();
         }
         if !patience.pause(&mut pauses, &why).await {
-            return;
+            return Ok(());
         }
     }
 }

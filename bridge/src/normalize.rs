@@ -110,6 +110,11 @@ impl Normalizer {
                         tracing::info!(%gateway, made, "registered logical devices");
                         break;
                     }
+                    // What can't be registered is set aside, and nobody waits for it.
+                    Err(fault) if !fault.is_outage() => {
+                        tracing::error!(%gateway, %fault, "logical devices are not registered");
+                        break;
+                    }
                     Err(fault) => {
                         let why = format!("logical devices of {gateway}: {fault}");
                         if !patience.pause(&mut pauses, &why).await {

@@ -32,9 +32,9 @@ pub(crate) enum DeviceCommand {
         /// What the gateway calls it
         #[arg(long, requires = "gateway")]
         identifier: Option<String>,
-        /// Org; that of a logical device is its gateway's
-        #[arg(long, default_value = "demo")]
-        org: OrgKey,
+        /// Org [default: demo; of a logical device its gateway's]
+        #[arg(long, conflicts_with = "gateway")]
+        org: Option<OrgKey>,
         /// Name for people [default: its id]
         #[arg(long)]
         name: Option<String>,
@@ -64,6 +64,7 @@ pub(crate) async fn run(command: DeviceCommand, globals: &Globals) -> anyhow::Re
                     registry::add_logical(&wire, &gateway, &identifier, id, name).await?
                 }
                 (Some(id), Some(device_type), ..) => {
+                    let org = org.map_or_else(|| OrgKey::parse("demo"), Ok)?;
                     registry::add_device(&wire, &org, id, device_type, name).await?
                 }
                 _ => {

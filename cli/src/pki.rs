@@ -38,9 +38,9 @@ enum PkiCommand {
     /// Make a certificate
     #[command(subcommand)]
     Issue(IssueCommand),
-    /// Make a device's next certificate; the one before counts until it expires
+    /// Make a device's next certificate; the one before counts until it expires. DEVICE or --due
     Renew {
-        /// The device
+        /// The device (`pki list`)
         #[arg(required_unless_present = "due")]
         device: Option<DeviceId>,
         /// All devices whose certificate has used up two thirds of its time
@@ -50,10 +50,10 @@ enum PkiCommand {
         #[arg(long, default_value_t = DEVICE_DAYS)]
         days: u32,
     },
-    /// Take a device's certificates back: its connection ends within seconds, if `up` runs
+    /// Take certificates back: the connection ends within seconds, if `up` runs
     Revoke {
-        /// The device
-        device: DeviceId,
+        /// Whose: a device's name, or the bridge's (`pki list`)
+        name: String,
         /// Only the one with this serial (`pki list`)
         #[arg(long)]
         serial: Option<String>,
@@ -126,8 +126,8 @@ pub(crate) fn run(args: PkiArgs, globals: &Globals) -> anyhow::Result<ExitCode> 
             println!("\nThe one before counts until it expires; `previous-cert.pem` is it.");
         }
         PkiCommand::Renew { device: None, days, .. } => renew_due(&authority, days, now)?,
-        PkiCommand::Revoke { device, serial } => {
-            let revoked = authority.revoke(device.as_str(), serial.as_deref(), now)?;
+        PkiCommand::Revoke { name: device, serial } => {
+            let revoked = authority.revoke(&device, serial.as_deref(), now)?;
             for issued in &revoked {
                 println!("revoked {} of {device}", issued.serial);
             }

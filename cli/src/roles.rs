@@ -5,8 +5,11 @@ use anyhow::Context;
 use clap::Args;
 use domain::Holds;
 use service::{Config, Lifecycle, failpoint, health, logs};
-use std::{net::SocketAddr, process::ExitCode};
+use std::{net::SocketAddr, process::ExitCode, time::Duration};
 use tokio::net::TcpListener;
+
+/// How long services have to say that they run.
+const LISTEN: Duration = Duration::from_secs(1);
 
 #[derive(Args)]
 pub(crate) struct BridgeArgs {
@@ -65,7 +68,9 @@ impl Role {
 
     fn http(self, config: &Config) -> SocketAddr {
         match self {
-            Self::Bridge | Self::LeavingBridge => config.bridge.http,
+            Self::Bridge => config.bridge.http,
+            // Nobody asks for its health, and another bridge may have the port.
+            Self::LeavingBridge => SocketAddr::from(([127, 0, 0, 1], 0)),
             Self::Ingest => config.ingest.http,
             Self::Simulator => config.simulator.http,
         }
@@ -87,7 +92,11 @@ pub(crate) async fn run(role: Role, globals: &Globals) -> anyhow::Result<ExitCod
         tracing::info!(service = role.name(), version = env!("CARGO_PKG_VERSION"), "started");
         match role {
             Role::Bridge => bridge::run(&config, wire, &lifecycle, holds).await?,
-            Role::LeavingBridge => bridge::leave(&config, wire, &lifecycle, holds).await?,
+            Role::LeavingBridge => {
+                nobody_runs(&config).await?;
+                bridge::leave(&config, wire, &lifecycle, holds).await?;
+                println!("{} has left the broker", config.bridge.instance);
+            }
             Role::Ingest => ingest::run(&config, wire, &lifecycle, holds).await?,
             Role::Simulator => ::simulator::run(&config, wire, &lifecycle, holds).await?,
         }
@@ -98,6 +107,20 @@ pub(crate) async fn run(role: Role, globals: &Globals) -> anyhow::Result<ExitCod
         tracing::warn!("stopped before all was drained; the streams deliver it again");
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Taking the session of a bridge that runs would leave it without one.
+async fn nobody_runs(config: &Config) -> anyhow::Result<()> {
+    let wire = connect::now(config, "operator").await?;
+    let reports = nats::report::gather(&wire, LISTEN).await;
+    let instance = &config.bridge.instance;
+    let runs =
+        |report: &nats::report::Report| report.service == "bridge" && report.instance == *instance;
+    anyhow::ensure!(
+        !reports.iter().any(runs),
+        "{instance} runs; stop it first, or name another with --set bridge.instance=…"
+    );
+    Ok(())
 }
 
 async fn serve_health(

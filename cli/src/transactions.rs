@@ -6,6 +6,10 @@ use domain::chunk::{Limits, Transactions};
 use nats::chunks::{self, ChunkReader, Found, What};
 use serde_json::json;
 use std::{process::ExitCode, time::Duration};
+use tokio::time::timeout;
+
+/// A stream that says nothing for so long has nothing more to say.
+const SILENCE: Duration = Duration::from_secs(2);
 
 #[derive(Args)]
 pub(crate) struct TransactionsArgs {
@@ -20,7 +24,9 @@ pub(crate) async fn run(args: &TransactionsArgs, globals: &Globals) -> anyhow::R
     let mut transactions = Transactions::new(Limits::default());
     let mut waiting = reader.waiting();
     while waiting > 0 {
-        let Found { sequence, what, pending } = reader.next().await?;
+        // What was counted may have gone before it was read.
+        let Ok(found) = timeout(SILENCE, reader.next()).await else { break };
+        let Found { sequence, what, pending } = found?;
         waiting = pending;
         match what {
             Some(What::Part { name, at, facts, bytes, received_at }) => {

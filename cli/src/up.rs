@@ -44,6 +44,10 @@ pub(crate) struct UpArgs {
     /// (again for more of them; they are remembered)
     #[arg(long, value_name = "NAME")]
     mqtts_host: Vec<String>,
+    /// Let devices with certificates in over WebSocket too. Mosquitto then can't read certificates anew
+    /// while it runs: each revocation or renewal restarts it, and all devices connect again
+    #[arg(long)]
+    mqtt_wss: bool,
 }
 
 #[derive(Args)]
@@ -94,7 +98,8 @@ async fn serve(
     globals: &Globals,
     args: &UpArgs,
 ) -> anyhow::Result<()> {
-    let doorstep = Doorstep { bind: args.mqtts_bind, hosts: args.mqtts_host.clone() };
+    let doorstep =
+        Doorstep { bind: args.mqtts_bind, hosts: args.mqtts_host.clone(), wss: args.mqtt_wss };
     stack.start(folder, doorstep, &globals.set).await?;
     stack.describe(folder, globals);
     folder.tell_ready()?;

@@ -17,6 +17,8 @@ use tokio::{
 
 /// The broker's configuration as we ship it.
 pub const CONFIG: &str = include_str!("../conf/mosquitto.conf");
+/// The part of it that is there where WebSocket with certificates is wanted.
+const WSS: &str = include_str!("../conf/mosquitto-wss.conf");
 /// Who may say and hear what.
 pub const ACL: &str = include_str!("../conf/mosquitto.acl");
 /// The one who hears everything. No device bears such a name: device ids have no dot.
@@ -43,8 +45,9 @@ pub struct Listeners {
     pub mqtts: u16,
     /// WebSocket on loopback, without TLS.
     pub ws: u16,
-    /// WebSocket with certificates.
-    pub wss: u16,
+    /// WebSocket with certificates, where it is wanted: then each change of certificates restarts
+    /// the broker.
+    pub wss: Option<u16>,
     /// The address of the two with certificates.
     pub bind: IpAddr,
 }
@@ -103,8 +106,10 @@ impl Mosquitto {
         account.folder(&folder.join("data"))?;
         let directory = folder.to_str().context("the path of the Mosquitto folder is not UTF-8")?;
         let Listeners { mqtt, mqtts, ws, wss, bind } = listeners;
-        let mut config = CONFIG.replace("@DIR@", directory).replace("@BIND@", &bind.to_string());
-        for (place, port) in [("@MQTT@", mqtt), ("@MQTTS@", mqtts), ("@WS@", ws), ("@WSS@", wss)] {
+        let secure = wss.map(|port| WSS.replace("@WSS@", &port.to_string())).unwrap_or_default();
+        let mut config = CONFIG.replace("@WSS@", &secure).replace("@DIR@", directory);
+        config = config.replace("@BIND@", &bind.to_string());
+        for (place, port) in [("@MQTT@", mqtt), ("@MQTTS@", mqtts), ("@WS@", ws)] {
             config = config.replace(place, &port.to_string());
         }
         let password = secret::ensure(secrets, SECRET)?;

@@ -11,7 +11,10 @@ use crate::{
 };
 use async_nats::{
     HeaderMap,
-    jetstream::{consumer::DeliverPolicy, consumer::pull, stream::DeleteMessageErrorKind},
+    jetstream::{
+        consumer::{DeliverPolicy, pull},
+        stream::{DeleteMessageErrorKind, DirectGetErrorKind},
+    },
 };
 use bytes::Bytes;
 use domain::{
@@ -167,6 +170,16 @@ pub async fn read_end(wire: &Wire, sequence: u64) -> Result<Option<End>, Publish
 /// The body of a part ([`RawMessage`]); `None`: it is gone.
 pub async fn read_part(wire: &Wire, sequence: u64) -> Result<Option<Bytes>, PublishFault> {
     read_again(wire, CHUNKS, sequence).await
+}
+
+/// The sequence of the last message that is there; 0: none.
+pub async fn last_sequence(wire: &Wire) -> Result<u64, PublishFault> {
+    let stream = wire.jetstream.get_stream_no_info(CHUNKS).await.map_err(later)?;
+    match stream.direct_get_last_for_subject("chunk.>").await {
+        Ok(message) => Ok(message.sequence),
+        Err(error) if error.kind() == DirectGetErrorKind::NotFound => Ok(0),
+        Err(error) => Err(later(error)),
+    }
 }
 
 /// Writes the record of an end, where there is none.

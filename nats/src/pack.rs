@@ -107,12 +107,26 @@ pub fn door<T>(wire: Wire, name: &str, instance: &str, patience: Patience) -> (D
         wire,
         subject: subject.to_string(),
         // A restarted instance must not repeat ids: the random part is new each time.
-        instance: format!("{instance}-{:016x}", random()),
+        instance: format!("{}{:016x}", id_prefix(instance), random()),
         patience,
         left_over: None,
         number: 0,
     };
     (door, packer)
+}
+
+/// What the ids of an instance's messages begin with. No other instance's begin so: what follows is
+/// 16 digits, and a `-`.
+fn id_prefix(instance: &str) -> String {
+    format!("{instance}-")
+}
+
+/// Whether a message of that id is an instance's.
+pub fn is_of(instance: &str, id: &str) -> bool {
+    const DIGITS: usize = 16;
+    let rest = id.strip_prefix(&id_prefix(instance)).unwrap_or_default();
+    let digits = rest.bytes().take_while(u8::is_ascii_hexdigit).count();
+    digits == DIGITS && rest[DIGITS..].starts_with('-')
 }
 
 /// A random number, for names that must not repeat.

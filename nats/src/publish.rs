@@ -146,13 +146,22 @@ pub async fn last(wire: &Wire, stream: &str, subject: &str) -> Result<Option<Las
     }
 }
 
-/// Bodies of a subject's messages among the last `back` sequences before its last one, in order.
-pub async fn last_bodies(
+/// A message as the stream keeps it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kept {
+    /// Its id; empty where it has none.
+    pub id: String,
+    /// Its body.
+    pub payload: Bytes,
+}
+
+/// A subject's messages among the last `back` sequences before its last one, in order.
+pub async fn last_messages(
     wire: &Wire,
     stream: &str,
     subject: &str,
     back: u64,
-) -> Result<Vec<Bytes>, PublishFault> {
+) -> Result<Vec<Kept>, PublishFault> {
     let later = |error: String| PublishFault::Later(format!("{stream}: {error}"));
     let stream = wire.jetstream.get_stream_no_info(stream).await;
     let stream = stream.map_err(|error| later(error.to_string()))?;
@@ -161,18 +170,20 @@ pub async fn last_bodies(
         Err(error) if error.kind() == DirectGetErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(later(error.to_string())),
     };
-    let (mut bodies, mut next) = (Vec::new(), last.saturating_sub(back).max(1));
+    let (mut found, mut next) = (Vec::new(), last.saturating_sub(back).max(1));
     while next <= last {
         match stream.direct_get_next_for_subject(subject, Some(next)).await {
             Ok(message) => {
                 next = message.sequence + 1;
-                bodies.push(message.payload);
+                let id = message.headers.get(NATS_MESSAGE_ID);
+                let id = id.map(ToString::to_string).unwrap_or_default();
+                found.push(Kept { id, payload: message.payload });
             }
             Err(error) if error.kind() == DirectGetErrorKind::NotFound => break,
             Err(error) => return Err(later(error.to_string())),
         }
     }
-    Ok(bodies)
+    Ok(found)
 }
 
 /// Where retries report what they wait for.

@@ -50,6 +50,13 @@ pub enum RegistryFault {
     Taken(String),
 }
 
+impl RegistryFault {
+    /// Whether the same may work later, without anybody changing the request.
+    pub fn is_outage(&self) -> bool {
+        matches!(self, Self::Model(ModelFault::Server(_)) | Self::Counter(_))
+    }
+}
+
 /// What became of a request.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Registered<T> {
@@ -146,7 +153,7 @@ async fn current_head(
 
 /// A metric keeps its kind: its values stand in one column.
 fn kinds_stay(before: &DeviceType, after: &DeviceType) -> Result<(), RegistryFault> {
-    if before.role() != after.role() {
+    if before.processing_mode != after.processing_mode {
         let problem = "an earlier version is of another mode; give this type another name";
         let place = "processing_mode".to_owned();
         return Err(Invalid { place, problem: problem.to_owned() }.into());

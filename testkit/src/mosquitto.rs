@@ -24,8 +24,8 @@ fn listeners() -> Listeners {
         taken.push(port);
         port
     };
-    let (mqtt, mqtts, ws, wss) = (next(), next(), next(), next());
-    Listeners { mqtt, mqtts, ws, wss, bind: Ipv4Addr::LOCALHOST.into() }
+    let (mqtt, mqtts, ws) = (next(), next(), next());
+    Listeners { mqtt, mqtts, ws, wss: None, bind: Ipv4Addr::LOCALHOST.into() }
 }
 
 impl Mosquitto {

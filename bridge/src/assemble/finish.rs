@@ -7,7 +7,7 @@ use domain::{
     chunk::{End, Ended, Name, Outcome, whole},
     failpoint,
     letter::{Attachment, Source},
-    raw::{ASSEMBLED, Pack, RawMessage},
+    raw::{ASSEMBLED, MAX_PAYLOAD, Pack, RawMessage},
     subject::Subject,
 };
 use nats::{
@@ -21,14 +21,10 @@ use nats::{
 const DOOR: (&str, &str) = ("mqtt", "chunks");
 /// Who tells targets of ends.
 const SOURCE: &str = "chunks";
+/// A report of more is not put together: three times what a message may be, for base64 and copies.
+const MAX_BYTES: u64 = 3 * MAX_PAYLOAD as u64;
 /// Bytes of parts in one letter; what is more stands in the next.
 const LETTER_BYTES: usize = 8 << 20;
-
-/// A part as it came.
-struct Came {
-    index: u32,
-    body: bytes::Bytes,
-}
 
 pub(super) async fn finish(
     shared: &Shared,
@@ -38,9 +34,16 @@ pub(super) async fn finish(
     end: &End,
 ) -> Result<(), Stopped> {
     failpoint::hit(failpoint::BEFORE_ASSEMBLED);
-    // Parts are removed last: where some are gone, all else was done before.
-    if let Some(came) = read(shared, patience, end).await? {
-        store(shared, patience, name, sequence, end, &came).await?;
+    let refused = match end.outcome {
+        Outcome::Complete if end.bytes > MAX_BYTES => {
+            Some((Reason::TransactionRefused, format!("{} bytes in all", end.bytes)))
+        }
+        Outcome::Complete => store(shared, patience, sequence, end).await?,
+        Outcome::Expired => Some((Reason::TransactionExpired, end.why.clone())),
+        Outcome::Superseded => Some((Reason::TransactionSuperseded, end.why.clone())),
+    };
+    if let Some(refused) = refused {
+        set_aside(shared, patience, name, sequence, end, refused).await?;
     }
     // On record in every target: that it ended, and how.
     let batch = Batch { transactions: vec![Ended::new(name, sequence, end)], ..Batch::default() };
@@ -75,56 +78,33 @@ where
     }
 }
 
-async fn read(
-    shared: &Shared,
-    patience: &Patience,
-    end: &End,
-) -> Result<Option<Vec<Came>>, Stopped> {
-    let mut came = Vec::with_capacity(end.parts.len());
-    for part in &end.parts {
-        let body = held(patience, || chunks::read_part(&shared.wire, part.sequence)).await?;
-        let Some(body) = body else { return Ok(None) };
-        came.push(Came { index: part.index, body });
-    }
-    Ok(Some(came))
-}
-
+/// Stores the whole; or why the parts make none.
 async fn store(
     shared: &Shared,
     patience: &Patience,
-    name: &Name,
     sequence: u64,
     end: &End,
-    came: &[Came],
-) -> Result<(), Stopped> {
-    // Parts are written by doors alone; one that can't be read all the same is kept as it is.
-    let messages: Vec<(u32, RawMessage<'_>)> = came
-        .iter()
-        .filter_map(|part| Some((part.index, envelope::decode_borrowed(&part.body).ok()?)))
-        .collect();
-    let refused = match end.outcome {
-        Outcome::Complete => match assembled(shared, patience, end, &messages).await? {
-            Ok(pack) => {
-                let (door, instance) = DOOR;
-                let (door, instance) = (door.to_owned(), instance.to_owned());
-                let subject = Subject::Raw { door, instance }.to_string();
-                let id = format!("chunks/{sequence}");
-                let message = Outgoing::new(subject, &id, envelope::encode(&pack));
-                until_stored(&shared.wire, message, patience).await?;
-                return Ok(());
-            }
-            Err(why) => (Reason::TransactionRefused, why),
-        },
-        Outcome::Expired => (Reason::TransactionExpired, end.why.clone()),
-        Outcome::Superseded => (Reason::TransactionSuperseded, end.why.clone()),
-    };
-    for letter in letters(name, sequence, end, refused, &messages) {
-        let body = envelope::encode_named(&letter);
-        let message = Outgoing::new(letter.subject().to_string(), &letter.id(), body);
-        until_stored(&shared.wire, message, patience).await?;
-        shared.counters.letter(letter.reason);
+) -> Result<Option<(Reason, String)>, Stopped> {
+    let mut came = Vec::with_capacity(end.parts.len());
+    for part in &end.parts {
+        let body = held(patience, || chunks::read_part(&shared.wire, part.sequence)).await?;
+        // Parts are removed last: where some are gone, all else was done before.
+        let Some(body) = body else { return Ok(None) };
+        came.push(body);
     }
-    Ok(())
+    // Parts are written by doors alone; one that can't be read all the same is no part of a whole.
+    let messages: Vec<RawMessage<'_>> =
+        came.iter().filter_map(|body| envelope::decode_borrowed(body).ok()).collect();
+    let pack = match assembled(shared, patience, end, &messages).await? {
+        Ok(pack) => pack,
+        Err(why) => return Ok(Some((Reason::TransactionRefused, why))),
+    };
+    let (door, instance) = DOOR;
+    let (door, instance) = (door.to_owned(), instance.to_owned());
+    let subject = Subject::Raw { door, instance }.to_string();
+    let message = Outgoing::new(subject, &format!("chunks/{sequence}"), envelope::encode(&pack));
+    until_stored(&shared.wire, message, patience).await?;
+    Ok(None)
 }
 
 /// The whole as one message, as if it had come so with the first part. The inner error is why the
@@ -133,9 +113,9 @@ async fn assembled(
     shared: &Shared,
     patience: &Patience,
     end: &End,
-    messages: &[(u32, RawMessage<'_>)],
+    messages: &[RawMessage<'_>],
 ) -> Result<Result<Pack<'static>, String>, Stopped> {
-    let Some((_, first)) = messages.first().filter(|_| messages.len() == end.parts.len()) else {
+    let Some(first) = messages.first().filter(|_| messages.len() == end.parts.len()) else {
         return Ok(Err("a part can't be read".to_owned()));
     };
     let Some(sender) = &first.sender else { return Ok(Err("nobody sent it".to_owned())) };
@@ -150,7 +130,7 @@ async fn assembled(
     let Some(rule) = profile().and_then(|profile| profile.definition.chunk_rule()) else {
         return Ok(Err("its device type is not known, or takes no parts".to_owned()));
     };
-    let payloads = messages.iter().map(|(_, message)| &*message.payload);
+    let payloads = messages.iter().map(|message| &*message.payload);
     Ok(whole::assemble(&rule, payloads).map(|payload| {
         let entry = RawMessage {
             name: first.name.clone().into_owned().into(),
@@ -166,40 +146,28 @@ async fn assembled(
     }))
 }
 
-/// What came, in as many letters as it needs.
-fn letters(
+/// What came goes into as many letters as it needs, one after the other.
+async fn set_aside(
+    shared: &Shared,
+    patience: &Patience,
     name: &Name,
     sequence: u64,
     end: &End,
     (reason, why): (Reason, String),
-    messages: &[(u32, RawMessage<'_>)],
-) -> Vec<Letter> {
-    let mut lots: Vec<Vec<Attachment>> = vec![Vec::new()];
-    let mut bytes = 0;
-    for (index, message) in messages {
-        let attachment =
-            Attachment { name: format!("part {index}"), bytes: message.payload.to_vec() };
-        bytes += attachment.bytes.len();
-        if bytes > LETTER_BYTES && lots.last().is_some_and(|lot| !lot.is_empty()) {
-            lots.push(Vec::new());
-            bytes = attachment.bytes.len();
-        }
-        lots.last_mut().expect("there is one from the beginning").push(attachment);
-    }
-    let (seen, total) = (end.parts.len(), end.total);
-    let missing = end.missing();
+) -> Result<(), Stopped> {
+    let (seen, total, missing) = (end.parts.len(), end.total, end.missing());
     let missing = if missing.is_empty() { String::new() } else { format!("; missing {missing}") };
     let transaction = &name.transaction;
-    let detail =
-        format!("transaction {transaction:?}: {why}; {seen} of {total} parts came{missing}");
-    let letter = |(row, attachments): (u32, Vec<Attachment>)| Letter {
+    let letter = |row: u32, attachments: Vec<Attachment>| Letter {
         stage: Stage::Assemble,
         target: None,
         source: Source { stream: CHUNKS.to_owned(), sequence, row },
         org: Some(name.org.clone()),
         sender: name.gateway.to_string(),
         reason,
-        detail: detail.clone(),
+        detail: format!(
+            "transaction {transaction:?}: {why}; {seen} of {total} parts came{missing}"
+        ),
         row: None,
         origin: None,
         revision: 0,
@@ -207,5 +175,28 @@ fn letters(
         at: SystemClock.now(),
         attachments,
     };
-    (0..).zip(lots).map(letter).collect()
+    let (mut row, mut lot, mut bytes) = (0, Vec::new(), 0);
+    for part in &end.parts {
+        let body = held(patience, || chunks::read_part(&shared.wire, part.sequence)).await?;
+        // Parts are removed last: where some are gone, all else was done before.
+        let Some(body) = body else { return Ok(()) };
+        // One that can't be read is kept as it stands.
+        let payload = envelope::decode_borrowed::<RawMessage<'_>>(&body)
+            .map_or_else(|_| body.to_vec(), |message| message.payload.to_vec());
+        if bytes + payload.len() > LETTER_BYTES && !lot.is_empty() {
+            send(shared, patience, letter(row, std::mem::take(&mut lot))).await?;
+            (row, bytes) = (row + 1, 0);
+        }
+        bytes += payload.len();
+        lot.push(Attachment { name: format!("part {}", part.index), bytes: payload });
+    }
+    send(shared, patience, letter(row, lot)).await
+}
+
+async fn send(shared: &Shared, patience: &Patience, letter: Letter) -> Result<(), Stopped> {
+    let body = envelope::encode_named(&letter);
+    let message = Outgoing::new(letter.subject().to_string(), &letter.id(), body);
+    until_stored(&shared.wire, message, patience).await?;
+    shared.counters.letter(letter.reason);
+    Ok(())
 }

@@ -73,7 +73,7 @@ impl Broker {
     /// Shares the work with all of that group (MQTT 5, 4.8.2).
     pub fn shared(self, group: &str) -> Result<Self, InvalidBroker> {
         let fits = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
-        if group.is_empty() || group.len() > 64 || !group.chars().all(fits) {
+        if group.is_empty() || group.len() > 128 || !group.chars().all(fits) {
             return Err(InvalidBroker::Share(group.to_owned()));
         }
         Ok(Self { share: Some(group.to_owned()), ..self })

@@ -68,6 +68,8 @@ pub(super) struct Connection<'c> {
     /// Cancelled where either half finds the connection gone.
     over: CancellationToken,
     counted: &'c mut Counted,
+    /// The broker knew the session.
+    pub(super) session_present: bool,
     /// The session is to end when it is empty.
     leaving: bool,
     /// What the reader found.
@@ -98,7 +100,8 @@ impl<'c> Connection<'c> {
         let over = CancellationToken::new();
         let leaving = broker.leave;
         let writer = tokio::spawn(write(writing, due, confirmed, over.clone(), leaving));
-        Ok(Self { reading, writer, pubacks, over, counted, leaving, why: String::new() })
+        let why = String::new();
+        Ok(Self { reading, writer, pubacks, over, counted, session_present, leaving, why })
     }
 
     /// Reads until the connection is gone or the process is to stop.

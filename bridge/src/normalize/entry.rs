@@ -83,7 +83,9 @@ pub(super) fn normalize_entry(
     {
         let why = match part::read(&rule, &entry.payload) {
             Err(why) => why.to_string(),
-            Ok(_) => "a part, but its device type was another when it came".to_owned(),
+            Ok(_) => {
+                "a part that came while too many of its gateway's reports were open".to_owned()
+            }
         };
         return Ok(Outcome::dead(Reason::NotAPart, cut(why)));
     }
@@ -141,7 +143,9 @@ fn to_points(
     match unknown {
         _ if strangers.is_empty() => {}
         None | Some(UnknownDevices::Ignore) => {}
-        Some(UnknownDevices::Create) if !known.created => {
+        Some(UnknownDevices::Create)
+            if !known.created && known.directory.logical_count(&device.id) < MAX_LOGICAL =>
+        {
             return Err(NotYet::Create([(device.id.clone(), strangers)].into()));
         }
         Some(unknown) => faults.push(unregistered(&device.id, &strangers, unknown)),

@@ -163,6 +163,65 @@ async fn dead_after_the_parts_went_before_that_is_on_record() {
     survives(Failpoint { name: failpoint::BEFORE_END_DONE, passes: 0 }, [1, 2]).await;
 }
 
+/// A gateway without a clock and without digests, whose reports are one part each: the bridge dies
+/// after parts are on disk, before the broker knows.
+#[tokio::test]
+async fn dead_before_puback_a_part_without_a_time_counts_once() {
+    const SENT: i64 = 300;
+    let platform = platform("nats.ack_wait_seconds = 2").await;
+    let file = platform.config().with_file_name("untimed.yaml");
+    let text = "device_type: untimed\nprocessing_mode: gateway_chunked\nprotocol_adapter: json\n\
+                logical_devices: { pointer: /data, identifier: /mac, unknown: create }\n\
+                metrics: { rssi: { pointer: /rssi, kind: number } }\n";
+    std::fs::write(&file, text).unwrap();
+    platform.succeed(&["device-type", "apply", file.to_str().unwrap()]);
+    platform.succeed(&["device", "add", "BG-2", "--type", "untimed"]);
+    let _ingest = platform.service("ingest");
+    let failpoint = Failpoint { name: failpoint::BEFORE_PUBACK, passes: 0 };
+    let mut doomed = platform.doomed("bridge", failpoint);
+    let line = |n: i64| {
+        json!({ "txn": format!("t {n}"), "index": 0, "total": 1,
+            "data": [{ "mac": "A", "rssi": 7 }] })
+        .to_string()
+    };
+    let dying = async {
+        doomed.died_at(failpoint).await;
+        platform.service("bridge")
+    };
+    let publishing = platform.publish("devices/BG-2/telemetry", (0..SENT).map(line));
+    let ((), _bridge) = tokio::join!(publishing, dying);
+    let sql = "select count(*) from core.values_demo where value_n = 7";
+    for database in [&platform.primary, &platform.secondary] {
+        eventually("each report once", || async {
+            let mut connection = testkit::platform::connect(&database.superuser()).await?;
+            let found: i64 = sqlx::query_scalar(sql)
+                .fetch_one(&mut connection)
+                .await
+                .map_err(|e| e.to_string())?;
+            assert!(found <= SENT, "{} too many", found - SENT);
+            if found == SENT { Ok(()) } else { Err(found.to_string()) }
+        })
+        .await;
+    }
+}
+
+/// The stream server hangs for longer than a report may take: nothing expires that could still come.
+#[tokio::test]
+async fn no_time_passes_while_the_stream_hangs() {
+    let platform = platform("bridge.transaction_seconds = 3").await;
+    let (_ingest, bridge) = (platform.service("ingest"), platform.service("bridge"));
+    bridge.says("subscribed").await;
+    let all = parts(1);
+    platform.publish(TOPIC, all[..30].to_vec()).await;
+    lists(&platform, "30 of 67").await;
+    platform.nats.freeze();
+    platform.publish(TOPIC, all[30..].to_vec()).await;
+    tokio::time::sleep(std::time::Duration::from_secs(6)).await;
+    platform.nats.thaw();
+    arrives(&platform, 1).await;
+    assert_eq!(letters(&platform), 0);
+}
+
 /// Both get every part; both want to end each transaction.
 #[tokio::test]
 async fn two_bridges_store_a_report_once() {

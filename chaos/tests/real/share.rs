@@ -43,6 +43,14 @@ async fn two_share_the_work_and_one_leaves() {
     for bridge in [&one, &two] {
         bridge.says("subscribed").await;
     }
+    // Whoever may not read can't take others' share away either: the group's name is a secret.
+    let intruder = tokio::process::Command::new("mosquitto_sub")
+        .args(["-V", "5", "-h", "127.0.0.1", "-p", &platform.mosquitto.port().to_string()])
+        .args(["-q", "1", "-t", "$share/bridges/devices/+/telemetry"])
+        .stdout(std::process::Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
     publish(0..1_000).await;
     eventually("each message once", || async {
         let (a, b) = (counted(&platform, "bridge-1").await, counted(&platform, "bridge-2").await);
@@ -50,6 +58,7 @@ async fn two_share_the_work_and_one_leaves() {
         if a + b == 1_000 && a > 0 && b > 0 { Ok(()) } else { Err(format!("{a} + {b}")) }
     })
     .await;
+    drop(intruder);
     // One is killed: what the broker keeps for it comes when it is back.
     two.kill9().await;
     publish(1_000..2_000).await;
@@ -58,12 +67,22 @@ async fn two_share_the_work_and_one_leaves() {
     two.kill9().await;
     publish(2_000..2_500).await;
     // It is not to come back: what the broker keeps for it is taken, and no more is kept.
-    let config = platform.config().display().to_string();
-    let leaving = ["--config", &config, "--set", "bridge.instance=bridge-2"];
-    let more = ["--set", "mqtt.share=bridges", "--set", "bridge.http=127.0.0.1:0"];
-    let mut command = tokio::process::Command::new(testkit::process::binary());
-    let left = command.args(leaving).args(more).args(["bridge", "--leave"]).output().await.unwrap();
-    assert!(left.status.success(), "{left:?}");
+    let leave = |instance: &str| {
+        let set = |setting: &str| ["--set".to_owned(), setting.to_owned()];
+        let instance = set(&format!("bridge.instance={instance}"));
+        let arguments =
+            [&instance[..], &set("mqtt.share=bridges"), &["bridge".into(), "--leave".into()]];
+        let arguments = arguments.concat();
+        let output = platform.command(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
+        (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (left, said) = leave("bridge-2");
+    assert!(left, "{said}");
+    // Who runs, and who never was, is told so.
+    let (left, said) = leave("bridge-1");
+    assert!(!left && said.contains("bridge-1 runs"), "{said}");
+    let (left, said) = leave("bridge-9");
+    assert!(!left && said.contains("no session"), "{said}");
     publish(2_500..3_000).await;
     readings.arrives(&platform.primary, "demo").await;
     readings.arrives(&platform.secondary, "demo").await;

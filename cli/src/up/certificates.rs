@@ -5,10 +5,13 @@ use super::{child::Watch, notice};
 use anyhow::{Context, Result};
 use domain::{Clock, SystemClock, Timestamp};
 use local::{
-    Mosquitto,
+    Mosquitto, Server,
     pki::{Authority, Issued},
 };
-use nix::sys::signal::{Signal, kill};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
@@ -18,13 +21,15 @@ use std::{
 };
 use tokio::{
     task::spawn_blocking,
-    time::{Instant, sleep},
+    time::{Instant, sleep, timeout},
 };
 
 /// How often the authority's folder is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// How often the platform's own certificates are looked at.
 const REFRESH_EVERY: Duration = Duration::from_hours(1);
+/// Longest wait for a broker that is restarted.
+const RESTART_LIMIT: Duration = Duration::from_mins(1);
 /// A connection that a revoked device had opened, but not signed in on, when the broker learned of
 /// it: it is ended at one of these times after. The broker drops who does not sign in for 90 s.
 const END_AFTER: [Duration; 4] =
@@ -121,8 +126,7 @@ impl Keeper {
         let pid = self.broker.pid();
         self.mosquitto.give_certificates(&self.authority)?;
         if let Some(pid) = pid {
-            kill(pid, Signal::SIGHUP).context("can't tell Mosquitto to read its certificates")?;
-            self.mosquitto.settled().await?;
+            self.reread(pid).await?;
         }
         let issued = self.authority.list()?;
         for (name, forget) in newly_revoked(&issued, &self.known, SystemClock.now()) {
@@ -133,6 +137,21 @@ impl Keeper {
         }
         self.known = revoked(&self.authority)?;
         Ok(())
+    }
+
+    /// Makes the broker read its certificates anew.
+    async fn reread(&self, pid: Pid) -> Result<()> {
+        let untold = "can't tell Mosquitto to read its certificates";
+        if self.mosquitto.listeners().wss.is_none() {
+            kill(pid, Signal::SIGHUP).context(untold)?;
+            return self.mosquitto.settled().await;
+        }
+        notice::say("the broker is restarted: with WebSocket it can't read certificates otherwise");
+        kill(pid, Signal::SIGTERM).context(untold)?;
+        while self.broker.pid() == Some(pid) {
+            sleep(LOOK_EVERY).await;
+        }
+        timeout(RESTART_LIMIT, self.mosquitto.ready()).await.context("it is not back yet")?
     }
 
     async fn end_due(&mut self) -> Result<()> {

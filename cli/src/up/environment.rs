@@ -24,7 +24,6 @@ pub(crate) async fn env(_: EnvArgs, globals: &Globals) -> anyhow::Result<ExitCod
     let doors = [
         ("HAYSTACK_MQTTS_URL", "mqtts", ports::MQTTS),
         ("HAYSTACK_MQTT_WS_URL", "ws", ports::MQTT_WS),
-        ("HAYSTACK_MQTT_WSS_URL", "wss", ports::MQTT_WSS),
     ];
     let doors = doors
         .map(|(key, scheme, name)| (key, format!("{scheme}://localhost:{}", devices.of(name))));

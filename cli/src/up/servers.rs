@@ -41,11 +41,13 @@ pub(crate) struct Doorstep {
     pub(crate) bind: IpAddr,
     /// Names and addresses by which devices reach this machine.
     pub(crate) hosts: Vec<String>,
+    /// Whether they may come over WebSocket.
+    pub(crate) wss: bool,
 }
 
 impl Default for Doorstep {
     fn default() -> Self {
-        Self { bind: Ipv4Addr::LOCALHOST.into(), hosts: Vec::new() }
+        Self { bind: Ipv4Addr::LOCALHOST.into(), hosts: Vec::new(), wss: false }
     }
 }
 
@@ -94,7 +96,7 @@ impl Servers {
                 mqtt: ports.of("mosquitto"),
                 mqtts: ports.of(ports::MQTTS),
                 ws: ports.of(ports::MQTT_WS),
-                wss: ports.of(ports::MQTT_WSS),
+                wss: doorstep.wss.then(|| ports.of(ports::MQTT_WSS)),
                 bind: doorstep.bind,
             };
             let mosquitto = Mosquitto::lay_out(&wanted, &secrets, listeners, &authority)?;

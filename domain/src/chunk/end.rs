@@ -1,6 +1,6 @@
 //! The end of a transaction, as it is recorded: once, whoever sees it first.
 
-use super::part::Digest;
+use super::part::{Digest, Facts};
 use crate::{DeviceId, Timestamp};
 use serde::{Deserialize, Serialize};
 
@@ -36,6 +36,13 @@ pub struct PartAt {
     pub sequence: u64,
 }
 
+impl PartAt {
+    /// A part at that place.
+    pub fn new(index: u32, sequence: u64) -> Self {
+        Self { index, sequence }
+    }
+}
+
 /// The record of an end. What it names is removed when its outcome is done; nothing else is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct End {
@@ -47,6 +54,10 @@ pub struct End {
     pub total: u32,
     /// The parts that came, by their numbers.
     pub parts: Vec<PartAt>,
+    /// SHA-256 of the data of each of these parts.
+    pub contents: Vec<Digest>,
+    /// Bytes of all of them, with their copies.
+    pub bytes: u64,
     /// Sequences of further copies of them.
     pub copies: Vec<u64>,
     /// SHA-256 of the whole in hexadecimal, where the gateway gave it.
@@ -58,10 +69,14 @@ pub struct End {
 }
 
 impl End {
-    /// Whether a part whose whole has that digest can only be a copy of what is complete.
-    pub fn knows(&self, digest: Option<Digest>) -> bool {
-        let known = digest.is_some_and(|digest| self.digest == Some(digest.to_string()));
-        self.outcome == Outcome::Complete && known
+    /// Whether a part can only be a copy of one of these. Only where the gateway gave a digest: without
+    /// it, another report may say the same.
+    pub fn knows(&self, index: u32, facts: &Facts) -> bool {
+        let same = facts.total == self.total
+            && facts.digest.is_some_and(|digest| self.digest == Some(digest.to_string()));
+        let at = self.parts.iter().position(|part| part.index == index);
+        let content = at.and_then(|at| self.contents.get(at));
+        self.outcome == Outcome::Complete && same && content == Some(&facts.content)
     }
 
     /// Every sequence that it names.

@@ -1,7 +1,11 @@
 //! A part: which transaction it belongs to, and where in it.
 
-use crate::device_type::{ChunkFormat, ChunkRule};
+use crate::{
+    device_type::{ChunkFormat, ChunkRule},
+    subject,
+};
 use base64::{Engine, engine::general_purpose::STANDARD};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use std::fmt;
@@ -33,6 +37,19 @@ impl Digest {
             *byte = u8::from_str_radix(&text[at..at + 2], 16).ok()?;
         }
         Some(Self(digest))
+    }
+}
+
+impl Serialize for Digest {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Digest {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(from)?;
+        Self::parse(&text).ok_or_else(|| D::Error::custom("64 hexadecimal digits are expected"))
     }
 }
 
@@ -108,6 +125,12 @@ pub fn read(rule: &ChunkRule, payload: &[u8]) -> Result<Part, NotAPart> {
         return no(format!(
             "a transaction's name has 1 to {MAX_NAME} bytes, no control characters"
         ));
+    }
+    if subject::decode(&subject::encode(name)).is_none() {
+        // Its token would be cut, and the name could not be read back.
+        return no(
+            "the transaction's name is too long: letters that are not plain count threefold",
+        );
     }
     Ok(part)
 }

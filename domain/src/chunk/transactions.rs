@@ -14,6 +14,10 @@ use std::{
     time::Duration,
 };
 
+/// A gateway with so many times what may be open begins no more: it goes faster than its
+/// transactions can be set aside.
+const OVERRUN: usize = 4;
+
 /// Bounds of what may be open. Past one, the oldest transaction is set aside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
@@ -161,7 +165,7 @@ impl Transactions {
     ) {
         let slot = self.slots.entry(name.clone()).or_default();
         // A late copy of what is complete, where the digest says so.
-        if slot.ended.as_ref().is_some_and(|ended| ended.end.knows(facts.digest)) {
+        if slot.ended.as_ref().is_some_and(|ended| ended.end.knows(at.index, &facts)) {
             self.strays.push(at.sequence);
             return;
         }
@@ -196,13 +200,11 @@ impl Transactions {
         let named: BTreeSet<u64> = end.sequences().collect();
         let (bytes, open, strays) = (&mut self.bytes, &mut self.open, &mut self.strays);
         slot.generations.retain_mut(|generation| {
-            let mut left = generation.without(&named, bytes);
-            if left && end.knows(generation.facts.digest) {
-                // Copies that came while the end was being written.
-                strays.extend(generation.sequences());
-                *bytes -= generation.bytes;
-                left = false;
-            }
+            // Copies that came while the end was being written.
+            let known = generation.known_by(&end);
+            let gone = named.iter().chain(&known).copied().collect();
+            strays.extend(known.difference(&named));
+            let left = generation.without(&gone, bytes);
             *open -= usize::from(!left);
             left
         });
@@ -256,36 +258,32 @@ impl Transactions {
         wishes
     }
 
-    /// Names whose oldest generation must give way.
+    /// Names whose oldest generation must give way: as many as are too many, the oldest first, of a
+    /// gateway and of all.
     fn crowded(&self) -> BTreeSet<Name> {
         let limits = &self.limits;
-        let mut by_gateway: BTreeMap<(&OrgKey, &DeviceId), (usize, usize)> = BTreeMap::new();
-        for (name, slot) in &self.slots {
-            let sum = by_gateway.entry((&name.org, &name.gateway)).or_default();
-            sum.0 += slot.generations.len();
-            sum.1 += slot.generations.iter().map(|it| it.bytes).sum::<usize>();
-        }
-        let full =
-            |sum: &(usize, usize)| sum.0 > limits.gateway_open || sum.1 > limits.gateway_bytes;
         let mut crowded = BTreeSet::new();
-        for (key, _) in by_gateway.iter().filter(|(_, sum)| full(sum)) {
-            let of_gateway = |name: &Name| (&name.org, &name.gateway) == *key;
-            crowded.extend(self.oldest(of_gateway));
+        let mut by_gateway: BTreeMap<(&OrgKey, &DeviceId), Vec<Waiting<'_>>> = BTreeMap::new();
+        for waiting in self.slots.iter().filter_map(Waiting::of) {
+            by_gateway.entry((&waiting.name.org, &waiting.name.gateway)).or_default().push(waiting);
         }
-        if self.open > limits.open || self.bytes > limits.bytes {
-            crowded.extend(self.oldest(|_| true));
+        let mut all: Vec<Waiting<'_>> = Vec::new();
+        for (_, mut waiting) in by_gateway {
+            crowded.extend(give_way(&mut waiting, limits.gateway_open, limits.gateway_bytes));
+            all.extend(waiting);
         }
+        crowded.extend(give_way(&mut all, limits.open, limits.bytes));
         crowded
     }
 
-    fn oldest(&self, of: impl Fn(&Name) -> bool) -> Option<Name> {
-        let slots = self.slots.iter().filter(|(name, slot)| of(name) && !slot.ending);
-        let first = slots.filter_map(|(name, slot)| {
-            let oldest = slot.generations.front()?;
-            // What is complete, or over anyhow, makes room by itself.
-            (!oldest.superseded && !oldest.complete()).then_some((oldest.first(), name))
-        });
-        first.min_by_key(|(sequence, _)| *sequence).map(|(_, name)| name.clone())
+    /// Gateways with so many open transactions that no more are to be begun.
+    pub fn overrun(&self) -> BTreeSet<DeviceId> {
+        let mut open: BTreeMap<&DeviceId, usize> = BTreeMap::new();
+        for (name, slot) in &self.slots {
+            *open.entry(&name.gateway).or_default() += slot.generations.len();
+        }
+        let most = self.limits.gateway_open * OVERRUN;
+        open.into_iter().filter(|(_, open)| *open > most).map(|(name, _)| name.clone()).collect()
     }
 
     /// What is open, oldest first.
@@ -311,6 +309,36 @@ impl Transactions {
     }
 }
 
+/// An open transaction that nothing ends yet.
+struct Waiting<'s> {
+    name: &'s Name,
+    first: u64,
+    bytes: usize,
+}
+
+impl<'s> Waiting<'s> {
+    fn of((name, slot): (&'s Name, &'s Slot)) -> Option<Self> {
+        let oldest = slot.generations.front().filter(|_| !slot.ending)?;
+        // What is complete, or over anyhow, makes room by itself.
+        let waits = !oldest.superseded && !oldest.complete();
+        waits.then(|| Self { name, first: oldest.first(), bytes: oldest.bytes })
+    }
+}
+
+/// Takes out the oldest until the rest keeps to the limits.
+fn give_way(waiting: &mut Vec<Waiting<'_>>, open: usize, bytes: usize) -> Vec<Name> {
+    waiting.sort_by_key(|one| std::cmp::Reverse(one.first));
+    let mut sum: usize = waiting.iter().map(|one| one.bytes).sum();
+    let mut names = Vec::new();
+    while (waiting.len() > open || sum > bytes)
+        && let Some(oldest) = waiting.pop()
+    {
+        sum -= oldest.bytes;
+        names.push(oldest.name.clone());
+    }
+    names
+}
+
 impl Generation {
     /// Whether a part belongs to it.
     fn agrees(&self, index: u32, facts: &Facts) -> bool {
@@ -333,8 +361,16 @@ impl Generation {
         self.parts.len() as u32 == self.facts.total
     }
 
-    fn sequences(&self) -> impl Iterator<Item = u64> {
-        self.parts.values().map(|(sequence, _)| *sequence).chain(self.copies.iter().copied())
+    /// Sequences of the parts that are copies of an end's, with their copies.
+    fn known_by(&self, end: &End) -> BTreeSet<u64> {
+        let known = self.parts.iter().filter(|(index, (_, content))| {
+            end.knows(**index, &Facts { content: *content, ..self.facts })
+        });
+        let mut known: BTreeSet<u64> = known.map(|(_, (sequence, _))| *sequence).collect();
+        if known.len() == self.parts.len() {
+            known.extend(&self.copies);
+        }
+        known
     }
 
     /// The sequence of its oldest part.
@@ -365,17 +401,15 @@ impl Generation {
             outcome,
             why,
             total: self.facts.total,
-            parts: parts.map(|(index, (sequence, _))| (*index, *sequence)).map(part_at).collect(),
+            parts: parts.map(|(index, (sequence, _))| PartAt::new(*index, *sequence)).collect(),
+            contents: self.parts.values().map(|(_, content)| *content).collect(),
+            bytes: self.bytes as u64,
             copies: self.copies.clone(),
             digest: self.facts.digest.map(|digest| digest.to_string()),
             began_at: self.began_at,
             ended_at: now,
         }
     }
-}
-
-fn part_at((index, sequence): (u32, u64)) -> PartAt {
-    PartAt { index, sequence }
 }
 
 impl Ended {

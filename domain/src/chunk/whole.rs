@@ -119,7 +119,9 @@ mod tests {
 
     #[test]
     fn what_is_no_part_is_told_so() {
+        let long = format!(r#"{{"txn":"{}","index":0,"total":1,"data":[]}}"#, "報".repeat(30));
         for (payload, why) in [
+            (&*long, "too long"),
             ("", "EOF"),
             ("[]", "/txn"),
             (r#"{"txn":"","index":0,"total":1,"data":[]}"#, "name has"),

@@ -10,11 +10,13 @@ use domain::{
     DeviceId, EntityId,
     device_type::DeviceType,
     directory::Directory,
-    model::{Device, MAX_IDENTIFIER, MAX_LOGICAL, Point, Record, Role, logical_names},
+    model::{Device, MAX_IDENTIFIER, MAX_LOGICAL, MAX_NAME, Point, Record, Role, logical_names},
 };
 use futures_util::{StreamExt, TryStreamExt, stream};
 use std::collections::BTreeMap;
 
+/// Longest name of a metric, in bytes.
+const MAX_METRIC_NAME: usize = 64;
 /// Devices that are being written at once.
 const WRITES: usize = 64;
 
@@ -103,6 +105,12 @@ fn gateway_of(
     Ok((parent.as_ref().clone(), profile.definition.clone()))
 }
 
+/// A name with room for a metric's behind it.
+fn short(mut name: String) -> String {
+    name.truncate(name.floor_char_boundary(MAX_NAME - MAX_METRIC_NAME - 1));
+    name
+}
+
 /// A name that no device bears.
 fn free_name(directory: &Directory, gateway: &DeviceId, identifier: &str) -> Option<DeviceId> {
     logical_names(gateway, identifier).find(|id| directory.device(id).is_none())
@@ -111,7 +119,7 @@ fn free_name(directory: &Directory, gateway: &DeviceId, identifier: &str) -> Opt
 fn device(gateway: &Device, id: DeviceId, identifier: &str) -> Device {
     let identifier = identifier.to_owned();
     Device {
-        name: format!("{} {identifier}", gateway.name),
+        name: short(format!("{} {identifier}", gateway.name)),
         id,
         org: gateway.org.clone(),
         org_id: gateway.org_id,

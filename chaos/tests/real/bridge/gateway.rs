@@ -125,6 +125,24 @@ async fn strangers_are_registered_or_ignored_where_the_type_says_so() {
     bridge.stop().await;
 }
 
+/// What can't be registered is set aside; nobody waits for it.
+#[tokio::test]
+async fn names_that_are_too_long_hold_nobody_up() {
+    let stage = stage("create").await;
+    let org = domain::OrgKey::parse("demo").unwrap();
+    let (long, id) = (DeviceId::parse("HUB-2").unwrap(), domain::TypeId::parse("hub").unwrap());
+    let name = Some("x".repeat(1_000));
+    registry::add_device(&stage.admin, &org, long.clone(), id, name).await.unwrap();
+    let bridge = stage.bridge().await;
+    let identifier = "y".repeat(120);
+    stage.publish("HUB-2", [report(&[(&identifier, -7)])]).await;
+    stage.publish(super::DEVICE, [super::reading(0)]).await;
+    stage.all_normalized(1).await;
+    let directory = nats::model::load(&stage.admin).await.unwrap();
+    assert!(directory.logical(&long, &identifier).is_some(), "its name was cut");
+    bridge.stop().await;
+}
+
 #[tokio::test]
 async fn strangers_are_ignored_where_the_type_says_so() {
     let stage = stage("ignore").await;
