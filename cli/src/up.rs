@@ -44,8 +44,9 @@ pub(crate) struct UpArgs {
     /// (again for more of them; they are remembered)
     #[arg(long, value_name = "NAME")]
     mqtts_host: Vec<String>,
-    /// Let devices with certificates in over WebSocket too. Mosquitto then can't read certificates anew
-    /// while it runs: each revocation or renewal restarts it, and all devices connect again
+    /// Let devices with certificates in over WebSocket too. Mosquitto looks at no list of the revoked
+    /// there: a revoked certificate gets in until it expires. And it can't read certificates anew while
+    /// it runs: each change restarts it, and all devices connect again
     #[arg(long)]
     mqtt_wss: bool,
 }

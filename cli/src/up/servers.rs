@@ -99,6 +99,11 @@ impl Servers {
                 wss: doorstep.wss.then(|| ports.of(ports::MQTT_WSS)),
                 bind: doorstep.bind,
             };
+            if doorstep.wss {
+                notice::say(
+                    "over WebSocket (--mqtt-wss) revoked certificates get in until they expire",
+                );
+            }
             let mosquitto = Mosquitto::lay_out(&wanted, &secrets, listeners, &authority)?;
             say_where("mosquitto", &wanted, mosquitto.folder());
             Ok((Arc::new(nats), Arc::new(mosquitto), authority))
