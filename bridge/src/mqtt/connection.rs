@@ -43,7 +43,7 @@ const READ_BUFFER: usize = 64 << 10;
 const SUBSCRIBE_ID: u16 = 1;
 const UNSUBSCRIBE_ID: u16 = 2;
 /// A session that is to end is empty when the broker sends nothing for so long.
-const LEAVE_SILENCE: Duration = Duration::from_secs(2);
+const LEAVE_SILENCE: Duration = Duration::from_secs(10);
 /// The session outlives every outage (MQTT 5, 3.1.2.11.2: it never expires).
 const SESSION_EXPIRY: u32 = u32::MAX;
 /// Messages that the broker may send before the first of them is acknowledged.

@@ -208,7 +208,7 @@ async fn dead_before_puback_a_part_without_a_time_counts_once() {
 /// The stream server hangs for longer than a report may take: nothing expires that could still come.
 #[tokio::test]
 async fn no_time_passes_while_the_stream_hangs() {
-    let platform = platform("bridge.transaction_seconds = 3").await;
+    let platform = platform("bridge.transaction_seconds = 10").await;
     let (_ingest, bridge) = (platform.service("ingest"), platform.service("bridge"));
     bridge.says("subscribed").await;
     let all = parts(1);
@@ -216,7 +216,7 @@ async fn no_time_passes_while_the_stream_hangs() {
     lists(&platform, "30 of 67").await;
     platform.nats.freeze();
     platform.publish(TOPIC, all[30..].to_vec()).await;
-    tokio::time::sleep(std::time::Duration::from_secs(6)).await;
+    tokio::time::sleep(std::time::Duration::from_secs(12)).await;
     platform.nats.thaw();
     arrives(&platform, 1).await;
     assert_eq!(letters(&platform), 0);
@@ -249,7 +249,7 @@ async fn lists(platform: &Platform, part: &str) -> String {
 
 #[tokio::test]
 async fn what_never_comes_expires_and_what_contradicts_supersedes() {
-    let platform = platform("bridge.transaction_seconds = 2").await;
+    let platform = platform("bridge.transaction_seconds = 6").await;
     let (_ingest, mut bridge) = (platform.service("ingest"), platform.service("bridge"));
     let all = parts(1);
     let some: Vec<String> = all
@@ -263,7 +263,7 @@ async fn what_never_comes_expires_and_what_contradicts_supersedes() {
     assert!(listed.contains("3, 60-66") && listed.contains("BG-1"), "{listed}");
     // While no bridge is there, no time passes: it is not over when it comes back.
     bridge.stop().await;
-    tokio::time::sleep(std::time::Duration::from_secs(3)).await;
+    tokio::time::sleep(std::time::Duration::from_secs(7)).await;
     let _bridge = platform.service("bridge");
     platform.publish(TOPIC, [all[3].clone()]).await;
     platform.publish(TOPIC, all[60..].to_vec()).await;
@@ -302,7 +302,7 @@ async fn what_never_comes_expires_and_what_contradicts_supersedes() {
 /// Thousands of reports that never become whole, and one that does.
 #[tokio::test]
 async fn endless_partials_stay_within_their_limits() {
-    let platform = platform("").await;
+    let platform = platform("bridge.transaction_seconds = 600").await;
     let (_ingest, bridge) = (platform.service("ingest"), platform.service("bridge"));
     let first = |n: u32| parts(1)[0].replace("r 1", &format!("never {n}"));
     platform.publish(TOPIC, (0..500).map(first)).await;
