@@ -18,8 +18,10 @@ use nats::{
     retry::Pauses,
 };
 use std::{sync::PoisonError, time::Duration};
-use tokio::sync::oneshot;
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tokio::{
+    sync::oneshot,
+    time::{Instant, MissedTickBehavior, interval, timeout},
+};
 
 /// How often transactions are looked at while nothing comes.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -27,13 +29,14 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 const LONGEST_TICK: Duration = Duration::from_secs(2);
 /// A stream server that does not answer for so long is none.
 const ANSWER_LIMIT: Duration = Duration::from_secs(1);
+/// The door is told of overrun gateways once in so many messages.
+const OVERRUN_EVERY: u64 = 64;
 /// What is done at once.
 const AT_ONCE: usize = 32;
 /// Holds during which no part can come: no broker, or a door that waits.
 const CLOSED: [&str; 2] = ["mqtt", "raw"];
 
-/// Runs until shutdown. What is under way then is taken up by whoever runs next.
-/// Begins when `may_go` says that the door has looked at what is there.
+/// Runs until shutdown; what is under way then is taken up by whoever runs next. Begins when `may_go` says that the door has looked at what is there.
 pub(crate) async fn run(shared: Shared, limits: Limits, may_go: oneshot::Receiver<()>) {
     if may_go.await.is_err() {
         return;
@@ -161,16 +164,25 @@ impl Assembler<'_> {
             Some(What::Done(name)) => self.transactions.done(&name, sequence, clock),
             None => tracing::warn!(sequence, "CHUNKS holds a message that is not ours"),
         }
+        // Also while more comes than is caught up with: that is when it matters.
+        if sequence % OVERRUN_EVERY == 0 {
+            self.tell_overrun();
+        }
         let (open, bytes) = self.transactions.size();
         metrics::gauge!("haystack_bridge_transactions_open").set(open as f64);
         metrics::gauge!("haystack_bridge_transactions_open_bytes").set(bytes as f64);
         Ok(())
     }
 
+    /// Tells the door of which gateways no part is to be taken.
+    fn tell_overrun(&self) {
+        let overrun = self.transactions.overrun();
+        *self.shared.overrun.write().unwrap_or_else(PoisonError::into_inner) = overrun;
+    }
+
     async fn work(&mut self) -> Result<(), PublishFault> {
         let mut wishes = self.transactions.wishes(SystemClock.now(), self.clock.time);
-        *self.shared.overrun.write().unwrap_or_else(PoisonError::into_inner) =
-            self.transactions.overrun();
+        self.tell_overrun();
         if wishes.is_empty() {
             return Ok(());
         }

@@ -15,8 +15,8 @@ use domain::{
     topic,
 };
 use nats::{
-    CancellationToken, Fsynced, envelope, pack,
-    publish::{Kept, Stopped, last_messages},
+    CancellationToken, Fsynced, PublishFault, envelope, pack,
+    publish::{Stopped, look_back},
     retry::Pauses,
     streams::{CHUNKS, RAW},
 };
@@ -30,10 +30,11 @@ use tokio_util::sync::DropGuard;
 
 /// The door's name in subjects: `raw.mqtt.{instance}`.
 const DOOR: &str = "mqtt";
-/// A door that begins looks at so many of the last sequences of `RAW` and `CHUNKS`: what was stored and
-/// may not have been confirmed, and some before. A part is a message of its own, and
-/// [`nats::pack`] has 256 on their way.
-const LOOK_BACK: u64 = 256;
+/// A door that begins looks at so many of the last sequences of `RAW`: the packs whose confirmations
+/// may not have reached the broker, and some before.
+const PACKS_BACK: u64 = 64;
+/// The same of `CHUNKS`: a part is a message of its own, and [`nats::pack`] has 256 on their way.
+const PARTS_BACK: u64 = 256;
 /// Media type of payloads; other codecs come with their device types.
 const CONTENT_TYPE: &str = "application/json";
 
@@ -74,41 +75,46 @@ pub(crate) async fn run(
 /// What an instance of this name stored last, and the broker's session in which it came: what was
 /// not confirmed of it comes again.
 async fn last_stored(shared: &Shared, instance: &str) -> (Recent, Option<u64>) {
-    let own = Subject::Raw { door: DOOR.to_owned(), instance: instance.to_owned() }.to_string();
-    let packs = looked_at(shared, RAW, &own).await;
-    let parts = looked_at(shared, CHUNKS, "chunk.>").await;
-    let packs: Vec<Pack<'_>> =
-        packs.iter().filter_map(|kept| envelope::decode_borrowed(&kept.payload).ok()).collect();
-    let parts: Vec<RawMessage<'_>> = parts
-        .iter()
-        .filter(|kept| pack::is_of(instance, &kept.id))
-        .filter_map(|kept| envelope::decode_borrowed(&kept.payload).ok())
-        .collect();
-    let mut all: Vec<&RawMessage<'_>> =
-        packs.iter().flat_map(|pack| &pack.entries).chain(&parts).collect();
-    all.sort_by_key(|message| message.received_at);
-    let mut recent = Recent::default();
-    for message in &all {
-        recent.note(message);
-    }
-    (recent, all.last().map(|message| message.session))
-}
-
-async fn looked_at(shared: &Shared, stream: &'static str, subject: &str) -> Vec<Kept> {
     let (mut pauses, patience) = (Pauses::default(), shared.patience("raw"));
     loop {
-        match last_messages(&shared.wire, stream, subject, LOOK_BACK).await {
+        match try_last_stored(shared, instance).await {
             Ok(found) => {
                 patience.moving();
                 return found;
             }
             Err(fault) => {
                 if !patience.pause(&mut pauses, &fault.to_string()).await {
-                    return Vec::new();
+                    return (Recent::default(), None);
                 }
             }
         }
     }
+}
+
+async fn try_last_stored(
+    shared: &Shared,
+    instance: &str,
+) -> Result<(Recent, Option<u64>), PublishFault> {
+    let own = Subject::Raw { door: DOOR.to_owned(), instance: instance.to_owned() }.to_string();
+    let mut recent = Recent::default();
+    // The session of what came last.
+    let mut newest: Option<(Timestamp, u64)> = None;
+    let mut note = |message: &RawMessage<'_>| {
+        recent.note(message);
+        newest = newest.max(Some((message.received_at, message.session)));
+    };
+    look_back(&shared.wire, RAW, &own, PACKS_BACK, |_, body| {
+        let pack = envelope::decode_borrowed::<Pack<'_>>(body).unwrap_or_default();
+        pack.entries.iter().for_each(&mut note);
+    })
+    .await?;
+    look_back(&shared.wire, CHUNKS, "chunk.>", PARTS_BACK, |id, body| {
+        if let (true, Ok(part)) = (pack::is_of(instance, id), envelope::decode_borrowed(body)) {
+            note(&part);
+        }
+    })
+    .await?;
+    Ok((recent, newest.map(|(_, session)| session)))
 }
 
 /// Says yes to the broker for each message of a pack, in the order of arrival.

@@ -2,7 +2,7 @@
 
 use crate::{Wire, retry::Pauses};
 use async_nats::{
-    HeaderMap,
+    HeaderMap, HeaderValue,
     header::{NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, NATS_MESSAGE_ID},
     jetstream::{
         context::{PublishError, PublishErrorKind},
@@ -146,44 +146,36 @@ pub async fn last(wire: &Wire, stream: &str, subject: &str) -> Result<Option<Las
     }
 }
 
-/// A message as the stream keeps it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Kept {
-    /// Its id; empty where it has none.
-    pub id: String,
-    /// Its body.
-    pub payload: Bytes,
-}
-
-/// A subject's messages among the last `back` sequences before its last one, in order.
-pub async fn last_messages(
+/// Looks at a subject's messages among the last `back` sequences before its last one, in order: `each`
+/// gets the id (empty where there is none) and the body. One is in memory at a time.
+pub async fn look_back(
     wire: &Wire,
     stream: &str,
     subject: &str,
     back: u64,
-) -> Result<Vec<Kept>, PublishFault> {
+    mut each: impl FnMut(&str, &[u8]),
+) -> Result<(), PublishFault> {
     let later = |error: String| PublishFault::Later(format!("{stream}: {error}"));
     let stream = wire.jetstream.get_stream_no_info(stream).await;
     let stream = stream.map_err(|error| later(error.to_string()))?;
     let last = match stream.direct_get_last_for_subject(subject).await {
         Ok(message) => message.sequence,
-        Err(error) if error.kind() == DirectGetErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) if error.kind() == DirectGetErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(later(error.to_string())),
     };
-    let (mut found, mut next) = (Vec::new(), last.saturating_sub(back).max(1));
+    let mut next = last.saturating_sub(back).max(1);
     while next <= last {
         match stream.direct_get_next_for_subject(subject, Some(next)).await {
             Ok(message) => {
                 next = message.sequence + 1;
                 let id = message.headers.get(NATS_MESSAGE_ID);
-                let id = id.map(ToString::to_string).unwrap_or_default();
-                found.push(Kept { id, payload: message.payload });
+                each(id.map(HeaderValue::as_str).unwrap_or_default(), &message.payload);
             }
             Err(error) if error.kind() == DirectGetErrorKind::NotFound => break,
             Err(error) => return Err(later(error.to_string())),
         }
     }
-    Ok(found)
+    Ok(())
 }
 
 /// Where retries report what they wait for.

@@ -21,7 +21,8 @@ use nats::{
 const DOOR: (&str, &str) = ("mqtt", "chunks");
 /// Who tells targets of ends.
 const SOURCE: &str = "chunks";
-/// A report of more is not put together: three times what a message may be, for base64 and copies.
+/// A report of more is not put together: three times what a message may be, for base64 and what is
+/// around each piece.
 const MAX_BYTES: u64 = 3 * MAX_PAYLOAD as u64;
 /// Bytes of parts in one letter; what is more stands in the next.
 const LETTER_BYTES: usize = 8 << 20;

@@ -18,7 +18,7 @@ use tokio::{
     net::TcpStream,
     sync::mpsc,
     task::JoinHandle,
-    time::{interval, timeout},
+    time::{Instant, interval, timeout, timeout_at},
 };
 use tokio_util::codec::{FramedRead, FramedWrite};
 
@@ -42,7 +42,7 @@ const READ_BUFFER: usize = 64 << 10;
 /// Packet ids of the subscription, and of the one that may be left from another configuration.
 const SUBSCRIBE_ID: u16 = 1;
 const UNSUBSCRIBE_ID: u16 = 2;
-/// A session that is to end is empty when the broker sends nothing for so long.
+/// A session that is to end is empty when the broker sends no message for so long.
 const LEAVE_SILENCE: Duration = Duration::from_secs(10);
 /// The session outlives every outage (MQTT 5, 3.1.2.11.2: it never expires).
 const SESSION_EXPIRY: u32 = u32::MAX;
@@ -72,6 +72,8 @@ pub(super) struct Connection<'c> {
     pub(super) session_present: bool,
     /// The session is to end when it is empty.
     leaving: bool,
+    /// When the last message came; the answers to pings are none.
+    came: Instant,
     /// What the reader found.
     why: String,
 }
@@ -101,7 +103,8 @@ impl<'c> Connection<'c> {
         let leaving = broker.leave;
         let writer = tokio::spawn(write(writing, due, confirmed, over.clone(), leaving));
         let why = String::new();
-        Ok(Self { reading, writer, pubacks, over, counted, session_present, leaving, why })
+        let came = Instant::now();
+        Ok(Self { reading, writer, pubacks, over, counted, session_present, leaving, came, why })
     }
 
     /// Reads until the connection is gone or the process is to stop.
@@ -151,7 +154,7 @@ impl<'c> Connection<'c> {
         // Most often it is in the buffer already.
         let mut read = self.reading.next().now_or_never();
         if read.is_none() && self.leaving {
-            match timeout(LEAVE_SILENCE, self.reading.next()).await {
+            match timeout_at(self.came + LEAVE_SILENCE, self.reading.next()).await {
                 Ok(found) => read = Some(found),
                 Err(_silence) => return Err(Ended::Stopped),
             }
@@ -176,6 +179,7 @@ impl<'c> Connection<'c> {
 
     fn incoming(&mut self, publish: Publish) -> Incoming {
         self.counted.number += 1;
+        self.came = Instant::now();
         let Publish { dup, topic, pkid: packet_id, payload, .. } = publish;
         let topic = String::from_utf8_lossy(&topic).into_owned();
         let unacked = Unacked { pubacks: self.pubacks.clone(), packet_id };

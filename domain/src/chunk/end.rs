@@ -56,7 +56,7 @@ pub struct End {
     pub parts: Vec<PartAt>,
     /// SHA-256 of the data of each of these parts.
     pub contents: Vec<Digest>,
-    /// Bytes of all of them, with their copies.
+    /// Bytes of all of them, without their copies.
     pub bytes: u64,
     /// Sequences of further copies of them.
     pub copies: Vec<u64>,

@@ -4,19 +4,25 @@
 //! name are a queue of generations, the oldest first. Only the oldest can be ended, and only when
 //! the end before it is done and gone, because an end is written where there is none.
 
+mod generation;
+
 use super::{
     end::{End, Outcome, PartAt, missing},
-    part::{Digest, Facts},
+    part::Facts,
 };
 use crate::{DeviceId, OrgKey, Timestamp};
+use generation::{Generation, Held};
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque, btree_map::Entry},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     time::Duration,
 };
 
 /// A gateway with so many times what may be open begins no more: it goes faster than its
 /// transactions can be set aside.
 const OVERRUN: usize = 4;
+
+/// Transactions that give way in one pass: those of others must not wait for a flood.
+const MAX_GIVE_WAY: usize = 256;
 
 /// Bounds of what may be open. Past one, the oldest transaction is set aside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,20 +110,6 @@ pub struct Listed {
     pub ending: bool,
 }
 
-/// Parts of one name that agree with each other.
-#[derive(Debug, Clone)]
-struct Generation {
-    facts: Facts,
-    parts: BTreeMap<u32, (u64, Digest)>,
-    copies: Vec<u64>,
-    bytes: usize,
-    began_at: Timestamp,
-    /// By the clock of time in which parts could come.
-    since: Duration,
-    /// A later part contradicts it.
-    superseded: bool,
-}
-
 #[derive(Debug, Clone)]
 struct Ended {
     sequence: u64,
@@ -169,24 +161,20 @@ impl Transactions {
             self.strays.push(at.sequence);
             return;
         }
+        let held = Held { sequence: at.sequence, content: facts.content, bytes };
         if let Some(newest) = slot.generations.back_mut() {
             if newest.agrees(at.index, &facts) {
-                self.bytes += newest.take(at, &facts, bytes);
+                if newest.take(at.index, held) {
+                    self.bytes += bytes;
+                } else {
+                    self.strays.push(at.sequence);
+                }
                 return;
             }
             newest.superseded = true;
         }
-        let mut newest = Generation {
-            facts,
-            parts: BTreeMap::new(),
-            copies: Vec::new(),
-            bytes: 0,
-            began_at: received_at,
-            since: clock,
-            superseded: false,
-        };
-        self.bytes += newest.take(at, &facts, bytes);
-        slot.generations.push_back(newest);
+        slot.generations.push_back(Generation::new(at.index, held, facts, received_at, clock));
+        self.bytes += bytes;
         self.open += 1;
     }
 
@@ -204,7 +192,9 @@ impl Transactions {
             let known = generation.known_by(&end);
             let gone = named.iter().chain(&known).copied().collect();
             strays.extend(known.difference(&named));
-            let left = generation.without(&gone, bytes);
+            let before = generation.bytes();
+            let left = generation.without(&gone);
+            *bytes -= before - generation.bytes();
             *open -= usize::from(!left);
             left
         });
@@ -246,7 +236,10 @@ impl Transactions {
         }
         self.slots.retain(|_, slot| {
             let idle = slot.ended.as_ref().is_some_and(|ended| {
-                ended.done.is_some() && clock.saturating_sub(ended.since) >= limits.remembered
+                // Without a digest no late part can be known as one. Whoever reads along has a while.
+                let knows = ended.end.outcome == Outcome::Complete && ended.end.digest.is_some();
+                let keep = if knows { limits.remembered } else { limits.grace };
+                ended.done.is_some() && clock.saturating_sub(ended.since) >= keep
             });
             if slot.generations.is_empty() && idle && !slot.ending {
                 let ended = slot.ended.as_ref();
@@ -262,7 +255,7 @@ impl Transactions {
     /// gateway and of all.
     fn crowded(&self) -> BTreeSet<Name> {
         let limits = &self.limits;
-        let mut crowded = BTreeSet::new();
+        let mut crowded = Vec::new();
         let mut by_gateway: BTreeMap<(&OrgKey, &DeviceId), Vec<Waiting<'_>>> = BTreeMap::new();
         for waiting in self.slots.iter().filter_map(Waiting::of) {
             by_gateway.entry((&waiting.name.org, &waiting.name.gateway)).or_default().push(waiting);
@@ -273,7 +266,7 @@ impl Transactions {
             all.extend(waiting);
         }
         crowded.extend(give_way(&mut all, limits.open, limits.bytes));
-        crowded
+        crowded.into_iter().take(MAX_GIVE_WAY).collect()
     }
 
     /// Gateways with so many open transactions that no more are to be begun.
@@ -321,7 +314,7 @@ impl<'s> Waiting<'s> {
         let oldest = slot.generations.front().filter(|_| !slot.ending)?;
         // What is complete, or over anyhow, makes room by itself.
         let waits = !oldest.superseded && !oldest.complete();
-        waits.then(|| Self { name, first: oldest.first(), bytes: oldest.bytes })
+        waits.then(|| Self { name, first: oldest.first(), bytes: oldest.bytes() })
     }
 }
 
@@ -337,79 +330,6 @@ fn give_way(waiting: &mut Vec<Waiting<'_>>, open: usize, bytes: usize) -> Vec<Na
         names.push(oldest.name.clone());
     }
     names
-}
-
-impl Generation {
-    /// Whether a part belongs to it.
-    fn agrees(&self, index: u32, facts: &Facts) -> bool {
-        let same = self.facts.total == facts.total && self.facts.digest == facts.digest;
-        let there = self.parts.get(&index);
-        same && !self.superseded && there.is_none_or(|(_, content)| *content == facts.content)
-    }
-
-    /// Takes a part; the bytes that came with it.
-    fn take(&mut self, at: PartAt, facts: &Facts, bytes: usize) -> usize {
-        match self.parts.entry(at.index) {
-            Entry::Occupied(_) => self.copies.push(at.sequence),
-            Entry::Vacant(place) => drop(place.insert((at.sequence, facts.content))),
-        }
-        self.bytes += bytes;
-        bytes
-    }
-
-    fn complete(&self) -> bool {
-        self.parts.len() as u32 == self.facts.total
-    }
-
-    /// Sequences of the parts that are copies of an end's, with their copies.
-    fn known_by(&self, end: &End) -> BTreeSet<u64> {
-        let known = self.parts.iter().filter(|(index, (_, content))| {
-            end.knows(**index, &Facts { content: *content, ..self.facts })
-        });
-        let mut known: BTreeSet<u64> = known.map(|(_, (sequence, _))| *sequence).collect();
-        if known.len() == self.parts.len() {
-            known.extend(&self.copies);
-        }
-        known
-    }
-
-    /// The sequence of its oldest part.
-    fn first(&self) -> u64 {
-        self.parts.values().map(|(sequence, _)| *sequence).min().unwrap_or_default()
-    }
-
-    /// Takes out what an end names; whether anything is left.
-    fn without(&mut self, named: &BTreeSet<u64>, bytes: &mut usize) -> bool {
-        let before = self.parts.len() + self.copies.len();
-        self.parts.retain(|_, (sequence, _)| !named.contains(sequence));
-        self.copies.retain(|sequence| !named.contains(sequence));
-        let after = self.parts.len() + self.copies.len();
-        // The bytes of each part are not known any more: they count as equal.
-        let left = self.bytes.checked_div(before).unwrap_or_default() * after;
-        *bytes = bytes.saturating_sub(self.bytes - left);
-        self.bytes = left;
-        if self.parts.is_empty() && !self.copies.is_empty() {
-            // A copy of a part that went: it is a part itself now, of nothing.
-            self.superseded = true;
-        }
-        after > 0
-    }
-
-    fn end(&self, outcome: Outcome, why: String, now: Timestamp) -> End {
-        let parts = self.parts.iter();
-        End {
-            outcome,
-            why,
-            total: self.facts.total,
-            parts: parts.map(|(index, (sequence, _))| PartAt::new(*index, *sequence)).collect(),
-            contents: self.parts.values().map(|(_, content)| *content).collect(),
-            bytes: self.bytes as u64,
-            copies: self.copies.clone(),
-            digest: self.facts.digest.map(|digest| digest.to_string()),
-            began_at: self.began_at,
-            ended_at: now,
-        }
-    }
 }
 
 impl Ended {

@@ -1,7 +1,8 @@
 //! Bridges that follow one stream, write ends by compare-and-set, crash anywhere and begin again:
 //! each part is accounted for exactly once.
 
-use super::*;
+use super::{generation::MAX_COPIES, *};
+use crate::chunk::part::Digest;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
@@ -332,4 +333,58 @@ fn past_its_limits_the_oldest_gives_way() {
     // The oldest in the stream.
     assert_eq!(names, ["3", "4"]);
     assert_eq!(wishes_at(&mut transactions, 1), [], "they are asked for once");
+}
+
+#[test]
+fn copies_are_no_part_of_the_report_and_past_a_number_they_go_at_once() {
+    let mut transactions = Transactions::new(Limits::default());
+    let part = |transactions: &mut Transactions, index, sequence| {
+        let at = PartAt::new(index, sequence);
+        let told = (10, Timestamp::EPOCH);
+        transactions.part(&name(0), at, facts(2, None, u64::from(index)), told, Duration::ZERO);
+    };
+    let copies = MAX_COPIES as u64 + 3;
+    for sequence in 1..=copies + 1 {
+        part(&mut transactions, 0, sequence);
+    }
+    let [Wish::Remove(gone)] = &wishes_at(&mut transactions, 0)[..] else { panic!() };
+    assert_eq!(gone.len(), 3);
+    assert_eq!(transactions.size(), (1, (MAX_COPIES + 1) * 10));
+    part(&mut transactions, 1, copies + 2);
+    let [Wish::End { name, end, .. }] = &wishes_at(&mut transactions, 0)[..] else { panic!() };
+    assert_eq!((end.outcome, end.bytes, end.copies.len()), (Outcome::Complete, 20, MAX_COPIES));
+    transactions.end(name, copies + 3, end.clone(), true, Duration::ZERO);
+    assert_eq!(transactions.size(), (0, 0));
+}
+
+#[test]
+fn a_flood_gives_way_in_passes_and_is_not_remembered() {
+    let mut transactions = Transactions::new(Limits { gateway_open: 3, ..Limits::default() });
+    let flood = |number: u64| Name { transaction: number.to_string(), ..name(0) };
+    for number in 0..1_000 {
+        let (at, told) = (PartAt::new(0, number + 1), (10, Timestamp::EPOCH));
+        transactions.part(&flood(number), at, facts(4, None, 0), told, Duration::ZERO);
+    }
+    assert_eq!(transactions.overrun().len(), 1);
+    let mut passes = 0;
+    let mut sequence = 1_000;
+    loop {
+        let wishes = wishes_at(&mut transactions, 1);
+        if wishes.is_empty() {
+            break;
+        }
+        passes += 1;
+        assert!(wishes.len() <= MAX_GIVE_WAY);
+        for wish in wishes {
+            let Wish::End { name, end, .. } = wish else { panic!("{wish:?}") };
+            sequence += 2;
+            transactions.end(&name, sequence, end, true, Duration::from_secs(1));
+            transactions.done(&name, sequence + 1, Duration::from_secs(1));
+        }
+    }
+    assert_eq!((passes, transactions.size().0), (4, 3));
+    assert!(transactions.overrun().is_empty());
+    // Nothing of them can be known again: what is left of them goes after a short while.
+    let removed: Vec<_> = wishes_at(&mut transactions, 6);
+    assert_eq!(removed.len(), 997);
 }
