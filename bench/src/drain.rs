@@ -20,7 +20,7 @@ pub(crate) fn main(args: &[String]) -> anyhow::Result<()> {
         login: Some((local::mosquitto::USER, &password)),
     };
     let mut client = Client::connect(&session)?;
-    client.subscribe(args.text("filter", domain::topic::TELEMETRY_FILTER))?;
+    client.subscribe(args.text("filter", domain::topic::FILTERS[0]))?;
     say("ready")?;
     let mut received = 0;
     let mut acks = Vec::new();

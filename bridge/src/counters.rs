@@ -12,6 +12,11 @@ pub(crate) struct Counters {
     messages: Tally,
     redelivered: Tally,
     repeated: Tally,
+    profile_hits: Tally,
+    profile_misses: Tally,
+    receipts: Tally,
+    receipts_dropped: Tally,
+    late: Tally,
     readings: Tally,
     letters: AtomicU64,
     payload_bytes: Counter,
@@ -42,6 +47,15 @@ impl Counters {
             messages: Tally::new(counter!("haystack_bridge_messages_received_total")),
             redelivered: Tally::new(counter!("haystack_bridge_messages_redelivered_total")),
             repeated: Tally::new(counter!("haystack_bridge_messages_repeated_total")),
+            profile_hits: Tally::new(
+                counter!("haystack_bridge_profile_lookups_total", "found" => "in_memory"),
+            ),
+            profile_misses: Tally::new(
+                counter!("haystack_bridge_profile_lookups_total", "found" => "asked"),
+            ),
+            receipts: Tally::new(counter!("haystack_bridge_receipts_total")),
+            receipts_dropped: Tally::new(counter!("haystack_bridge_receipts_dropped_total")),
+            late: Tally::new(counter!("haystack_bridge_readings_late_total")),
             readings: Tally::new(counter!("haystack_bridge_readings_total")),
             letters: AtomicU64::new(0),
             payload_bytes: counter!("haystack_bridge_payload_bytes_total"),
@@ -61,6 +75,21 @@ impl Counters {
     /// A redelivered message is one that is known: it bears the moment of the first time.
     pub(crate) fn repeated(&self) {
         self.repeated.add(1);
+    }
+
+    /// Who a sender is was known without asking, or not.
+    pub(crate) fn profile(&self, known: bool) {
+        if known { &self.profile_hits } else { &self.profile_misses }.add(1);
+    }
+
+    /// A receipt waits to be sent, or there was no room for it.
+    pub(crate) fn receipt(&self, taken: bool) {
+        if taken { &self.receipts } else { &self.receipts_dropped }.add(1);
+    }
+
+    /// So many readings are of long before they came.
+    pub(crate) fn late(&self, readings: usize) {
+        self.late.add(readings as u64);
     }
 
     /// A pack of so many messages is in `RAW`.
@@ -85,6 +114,11 @@ impl Counters {
             ("messages", &self.messages.count),
             ("redelivered", &self.redelivered.count),
             ("repeated", &self.repeated.count),
+            ("profile_hits", &self.profile_hits.count),
+            ("profile_misses", &self.profile_misses.count),
+            ("receipts", &self.receipts.count),
+            ("receipts_dropped", &self.receipts_dropped.count),
+            ("late", &self.late.count),
             ("readings", &self.readings.count),
             ("letters", &self.letters),
         ];

@@ -1,5 +1,6 @@
 //! The door: what the broker delivers goes into `RAW` as it came, and is confirmed when it is there.
 
+mod receipt;
 mod recent;
 
 use crate::{
@@ -9,10 +10,12 @@ use crate::{
 use domain::{
     Clock, SystemClock, Timestamp,
     chunk::{self, Facts, Part, part},
+    device_type::DeviceType,
     failpoint,
-    raw::{Pack, RawMessage, Sender},
+    raw::{Pack, RawMessage, STATUS, STATUS_KEPT, Sender},
+    receipt::key,
     subject::Subject,
-    topic,
+    topic::{self, Channel},
 };
 use nats::{
     CancellationToken, Fsynced, PublishFault, envelope, pack,
@@ -20,6 +23,7 @@ use nats::{
     retry::Pauses,
     streams::{CHUNKS, RAW},
 };
+use receipt::Owed;
 use recent::Recent;
 use std::{
     sync::PoisonError,
@@ -45,18 +49,19 @@ pub(crate) async fn run(
     shared: Shared,
     broker: Broker,
     instance: String,
+    outflow: mqtt::Outflow,
     looked: oneshot::Sender<()>,
     _closed: DropGuard,
 ) -> Result<(), mqtt::NoSession> {
     let (door, packer) = pack::door(shared.wire.clone(), DOOR, &instance, shared.patience("raw"));
     let confirmed = CancellationToken::new();
-    let counters = shared.counters.clone();
+    let (counters, link) = (shared.counters.clone(), shared.link.clone());
     let all_confirmed = confirmed.clone();
     let packing = tokio::spawn(async move {
         // Also where the task panics: the connection must not wait for it.
         let _said = all_confirmed.drop_guard();
         let confirm = |tickets, stored| {
-            confirm(&counters, tickets, &stored);
+            confirm(&counters, &link, tickets, &stored);
             std::future::ready(())
         };
         packer.run(confirm).await;
@@ -64,8 +69,9 @@ pub(crate) async fn run(
     let patience = shared.patience("mqtt");
     let (recent, session) = last_stored(&shared, &instance).await;
     let _ = looked.send(());
+    let out = (shared.link.clone(), outflow);
     let doorman = Doorman { shared, door, settled: None, last: Timestamp::MIN, recent };
-    let listened = mqtt::listen(&broker, doorman, session, &patience, confirmed).await;
+    let listened = mqtt::listen(&broker, doorman, session, out, &patience, confirmed).await;
     if let Err(panicked) = packing.await {
         std::panic::resume_unwind(panicked.into_panic());
     }
@@ -117,12 +123,22 @@ async fn try_last_stored(
     Ok((recent, newest.map(|(_, session)| session)))
 }
 
-/// Says yes to the broker for each message of a pack, in the order of arrival.
-fn confirm(counters: &crate::Counters, tickets: Vec<Unacked>, stored: &Fsynced) {
+/// What is owed for a message when it is on disk.
+struct Ticket {
+    unacked: Unacked,
+    receipt: Option<Owed>,
+}
+
+/// Says yes to the broker for each message of a pack, in the order of arrival, and to devices that
+/// ask.
+fn confirm(counters: &crate::Counters, link: &mqtt::Link, tickets: Vec<Ticket>, stored: &Fsynced) {
     failpoint::hit(failpoint::BEFORE_PUBACK);
     counters.packed(tickets.len());
-    for unacked in tickets {
+    for Ticket { unacked, receipt } in tickets {
         unacked.confirm(stored);
+        if let Some(owed) = receipt {
+            owed.tell(link, counters, stored);
+        }
     }
 }
 
@@ -136,7 +152,7 @@ const LARGEST_STEP: Duration = Duration::from_secs(1);
 /// Notes who sent a message and when it came, and hands it to the packer.
 struct Doorman {
     shared: Shared,
-    door: pack::Door<Unacked>,
+    door: pack::Door<Ticket>,
     /// When the directory was last known to be up to date.
     settled: Option<Instant>,
     /// Receive time of the last message.
@@ -150,7 +166,9 @@ impl Doorman {
     async fn sender(&mut self, name: &str) -> Result<Option<Sender>, Stopped> {
         let sender = self.shared.directory.read().sender(name);
         let unreadable = self.shared.directory.read().sender_is_unreadable(name);
-        if sender.is_some() && !unreadable {
+        let known = sender.is_some() && !unreadable;
+        self.shared.counters.profile(known);
+        if known {
             return Ok(sender);
         }
         if !unreadable && self.settled.is_some_and(|at| at.elapsed() < SETTLE_EVERY) {
@@ -176,11 +194,23 @@ impl Doorman {
         Ok(self.shared.directory.read().sender(name))
     }
 
+    /// What the door has to know of a payload beside its bytes.
+    fn look(&self, sender: &Sender, payload: &[u8]) -> (Option<PartOf>, Option<Owed>) {
+        let Sender { org, device, profile } = sender;
+        let Some(profile) = self.shared.directory.read().profile(org, profile).cloned() else {
+            return (None, None);
+        };
+        let profile = &profile.definition;
+        let key = profile.receipts.then(|| key(profile, payload)).flatten();
+        let owed = key.map(|key| Owed { device: device.clone(), key });
+        (self.part(sender, profile, payload), owed)
+    }
+
     /// The part of a gateway's report that a payload is. What should be one and is none goes on like
     /// any message, and is set aside with the reason.
-    fn part(&self, sender: &Sender, payload: &[u8]) -> Option<(chunk::Name, u32, Facts)> {
-        let Sender { org, device, profile } = sender;
-        let rule = self.shared.directory.read().profile(org, profile)?.definition.chunk_rule()?;
+    fn part(&self, sender: &Sender, profile: &DeviceType, payload: &[u8]) -> Option<PartOf> {
+        let Sender { org, device, .. } = sender;
+        let rule = profile.chunk_rule()?;
         if self.shared.overrun.read().unwrap_or_else(PoisonError::into_inner).contains(device) {
             // It goes where it is set aside.
             return None;
@@ -201,15 +231,25 @@ impl Doorman {
     }
 }
 
+/// Which part of which report.
+type PartOf = (chunk::Name, u32, Facts);
+
 impl Take for Doorman {
     async fn take(&mut self, incoming: Incoming) -> bool {
-        let Incoming { topic, payload, dup, packet_id, session, number, unacked } = incoming;
+        let Incoming { topic, payload, dup, kept, packet_id, session, number, unacked } = incoming;
         self.shared.counters.received(payload.len(), dup);
-        // The subscription gives data topics only. Another broker's surprise is set aside later,
+        // The subscription gives these topics only. Another broker's surprise is set aside later,
         // not dropped.
-        let name = topic::telemetry_device(&topic).unwrap_or(&topic);
+        let (name, channel) = topic::from_device(&topic).unwrap_or((&topic, Channel::Telemetry));
         let Ok(sender) = self.sender(name).await else { return false };
-        let part = sender.as_ref().and_then(|sender| self.part(sender, &payload));
+        let (content_type, (part, receipt)) = match (channel, kept) {
+            (Channel::Status, false) => (STATUS, (None, None)),
+            (Channel::Status, true) => (STATUS_KEPT, (None, None)),
+            (Channel::Telemetry, _) => {
+                let look = sender.as_ref().map(|sender| self.look(sender, &payload));
+                (CONTENT_TYPE, look.unwrap_or_default())
+            }
+        };
         let before = dup.then(|| self.recent.first_received(session, packet_id, name, &payload));
         let received_at = match before.flatten() {
             Some(first) => {
@@ -221,7 +261,7 @@ impl Take for Doorman {
         let message = RawMessage {
             name: name.to_owned().into(),
             sender,
-            content_type: CONTENT_TYPE.into(),
+            content_type: content_type.into(),
             received_at,
             session,
             packet_id,
@@ -230,9 +270,10 @@ impl Take for Doorman {
             payload: payload.to_vec().into(),
         };
         self.recent.note(&message);
+        let ticket = Ticket { unacked, receipt };
         match part {
-            Some(part) => self.door.accept_part(message, part, unacked).await,
-            None => self.door.accept(message, unacked).await,
+            Some(part) => self.door.accept_part(message, part, ticket).await,
+            None => self.door.accept(message, ticket).await,
         }
     }
 }

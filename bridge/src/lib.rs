@@ -4,6 +4,7 @@
 //! normalize reads `RAW` and turns payloads into readings by the device type's rules.
 
 mod assemble;
+mod commands;
 mod counters;
 mod door;
 pub mod mqtt;
@@ -49,6 +50,8 @@ struct Shared {
     counters: Arc<Counters>,
     holds: Holds,
     shutdown: CancellationToken,
+    /// The way out to devices.
+    link: mqtt::Link,
     /// Gateways that have begun more reports than can be set aside: the door takes no part of them.
     overrun: Arc<RwLock<BTreeSet<DeviceId>>>,
     /// How long `RAW` waits for an acknowledgement.
@@ -94,7 +97,11 @@ async fn serve(
     let instance = config.bridge.instance.clone();
     let counters = Arc::new(Counters::new());
     let shutdown = lifecycle.shutdown.clone();
-    let account = account(instance.clone(), holds.clone(), counters.clone());
+    let (link, outflow) = mqtt::Link::new();
+    let account = {
+        let (instance, holds, counters) = (instance.clone(), holds.clone(), counters.clone());
+        account(instance, holds, counters, broker.clone(), link.clone())
+    };
     lifecycle.spawn(report::serve(wire.clone(), account, shutdown.clone()));
 
     let patience =
@@ -103,7 +110,7 @@ async fn serve(
     let Some(directory) = model::follow(wire.clone(), patience).await else { return Ok(()) };
     let ack_wait = config.ack_wait();
     let overrun = Arc::default();
-    let shared = Shared { wire, directory, counters, holds, shutdown, overrun, ack_wait };
+    let shared = Shared { wire, directory, counters, holds, shutdown, link, overrun, ack_wait };
     let limits = TimeLimits {
         ahead_micros: i64::from(config.bridge.future_limit_seconds) * 1_000_000,
         ..TimeLimits::default()
@@ -113,10 +120,11 @@ async fn serve(
         ..chunk::Limits::default()
     };
     let (looked, may_go) = oneshot::channel();
+    lifecycle.spawn(commands::run(shared.clone()));
     let assemble = tokio::spawn(assemble::run(shared.clone(), open, may_go));
     let door_closed = CancellationToken::new();
     let closing = door_closed.clone().drop_guard();
-    let door = door::run(shared.clone(), broker, instance, looked, closing);
+    let door = door::run(shared.clone(), broker, instance, outflow, looked, closing);
     let stop = shared.shutdown.clone();
     let door = tokio::spawn(async move {
         let listened = door.await;
@@ -170,12 +178,30 @@ fn broker(config: &Config) -> anyhow::Result<Broker> {
 }
 
 /// What the bridge says of itself when `status` asks.
-fn account(instance: String, holds: Holds, counters: Arc<Counters>) -> impl Fn() -> Report {
+fn account(
+    instance: String,
+    holds: Holds,
+    counters: Arc<Counters>,
+    broker: Broker,
+    link: mqtt::Link,
+) -> impl Fn() -> Report {
     move || Report {
         service: "bridge".to_owned(),
         instance: instance.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         holds: holds.list(),
         counters: counters.list(),
+        details: [("mqtt".to_owned(), session(&broker, link.connected().as_ref()))].into(),
+    }
+}
+
+/// The session at the broker, for people.
+fn session(broker: &Broker, connected: Option<&mqtt::Connected>) -> String {
+    match connected {
+        None => format!("no connection to {broker}"),
+        Some(mqtt::Connected { since, session_kept }) => {
+            let session = if *session_kept { "its session was kept" } else { "a new session" };
+            format!("connected to {broker} since {since}, {session}")
+        }
     }
 }

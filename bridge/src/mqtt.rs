@@ -14,10 +14,12 @@
 
 mod broker;
 mod connection;
+mod outgoing;
 mod sender;
 mod tls;
 
 pub use broker::{Broker, InvalidBroker, Tls};
+pub use outgoing::{Connected, Link, NotSent, Outflow, Outgoing, Sent};
 pub use sender::Sender;
 
 use bytes::Bytes;
@@ -39,6 +41,8 @@ pub struct Incoming {
     pub payload: Bytes,
     /// The broker says that it delivered it before.
     pub dup: bool,
+    /// The broker had kept it (retained): nobody said it just now.
+    pub kept: bool,
     /// Its id in the connection; 0 at QoS 0.
     pub packet_id: u16,
     /// The broker's session, by a random number: it outlives connections.
@@ -109,9 +113,11 @@ pub async fn listen(
     broker: &Broker,
     mut take: impl Take,
     session: Option<u64>,
+    (link, outflow): (Link, Outflow),
     patience: &Patience,
     confirmed: CancellationToken,
 ) -> Result<(), NoSession> {
+    let mut outflow = Some(outflow);
     let mut pauses = retry::Pauses::default();
     let session = session.unwrap_or_else(nats::pack::random);
     let mut counted = Counted { session, number: 0 };
@@ -119,7 +125,13 @@ pub async fn listen(
         let began = Instant::now();
         let opened = tokio::select! {
             () = patience.shutdown.cancelled() => return Ok(()),
-            opened = Connection::open(broker, &mut counted, confirmed.clone()) => opened,
+            opened = Connection::open(
+                broker,
+                &mut counted,
+                confirmed.clone(),
+                link.clone(),
+                &mut outflow,
+            ) => opened,
         };
         let why = match opened {
             Err(why) => why,
@@ -129,7 +141,11 @@ pub async fn listen(
                 return Err(NoSession);
             }
             Ok(mut connection) => match connection.read(&mut take, patience).await {
-                Ended::Lost => connection.lost().await,
+                Ended::Lost => {
+                    let (why, left) = connection.lost().await;
+                    outflow = Some(left);
+                    why
+                }
                 Ended::Stopped => {
                     drop(take);
                     connection.goodbye().await;

@@ -5,6 +5,7 @@
 //! storing does not matter: versions were born in `RAW`.
 
 mod batch;
+mod clocks;
 mod entry;
 #[cfg(test)]
 mod fixtures;
@@ -14,6 +15,7 @@ mod store;
 
 use crate::Shared;
 use batch::Work;
+use clocks::Clocks;
 use domain::{Clock, SystemClock, failpoint, normalize::TimeLimits};
 use entry::{Known, NotYet, Strangers};
 use message::{Normalized, Stored, normalize_message};
@@ -40,7 +42,8 @@ pub(crate) async fn run(shared: Shared, limits: TimeLimits, door_closed: Cancell
     durable.ack_wait = shared.ack_wait;
     let patience = Patience { shutdown: door_closed, ..shared.patience("normalize") };
     let reader = Reader::new(shared.wire.clone(), durable, patience);
-    let mut normalizer = Normalizer { shared: shared.clone(), limits, reader };
+    let mut normalizer =
+        Normalizer { shared: shared.clone(), limits, reader, clocks: Clocks::default() };
     let room = Arc::new(Semaphore::new(MAX_IN_FLIGHT));
     loop {
         let permit = permits(&room, 1).await;
@@ -59,6 +62,7 @@ struct Normalizer {
     shared: Shared,
     limits: TimeLimits,
     reader: Reader,
+    clocks: Clocks,
 }
 
 impl Normalizer {
@@ -68,11 +72,26 @@ impl Normalizer {
         let mut next = Some(self.reader.next().await?);
         while let Some(delivery) = next {
             let normalized = self.normalize(&delivery).await?;
+            self.tell(&normalized);
             work.add(delivery, normalized);
             next = if work.is_full() { None } else { self.reader.try_next() };
             tokio::task::yield_now().await;
         }
         Some(work)
+    }
+
+    /// What the messages said of time, for the metrics.
+    fn tell(&mut self, normalized: &Normalized) {
+        let mut late = 0;
+        for ((_, group), told) in normalized.groups.iter().zip(&normalized.told) {
+            late += told.late;
+            if let Some(device) = &group.device {
+                self.clocks.note(device, *told);
+            }
+        }
+        if late > 0 {
+            self.shared.counters.late(late);
+        }
     }
 
     async fn normalize(&mut self, delivery: &Delivery) -> Option<Normalized> {

@@ -5,10 +5,24 @@ use anyhow::Context;
 use clap::Subcommand;
 use domain::{
     DeviceId, OrgKey, TypeId,
+    command::{Command, EXPIRES_SECONDS, Fate, SERVICE, Told},
     model::{Device, Role},
+    presence::Presence,
+    subject::Subject,
 };
-use nats::registry::{self, Registered};
-use std::process::ExitCode;
+use nats::{
+    Wire, inspect, micro,
+    registry::{self, Registered},
+};
+use std::{fs, path::PathBuf, process::ExitCode, time::Duration};
+
+const FATES: &str = "\
+The broker takes it for a device that is subscribed (exit code 0), also for one that is away and has \
+a session there. Where nobody listens the command is gone (exit code 1). Whether the device did what \
+it was told only the device can say.";
+
+/// Longest wait for a bridge's answer.
+const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 
 #[derive(Subcommand)]
 pub(crate) enum DeviceCommand {
@@ -48,10 +62,28 @@ pub(crate) enum DeviceCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Show one device
+    /// Show one device: its points, and whether it is there
     Show {
         /// Its name
         id: DeviceId,
+    },
+    /// Tell a device something, on devices/{id}/commands, and say what became of it
+    #[command(after_help = FATES)]
+    Command {
+        /// The device
+        id: DeviceId,
+        /// What it is told, as it is
+        #[arg(required_unless_present = "file")]
+        payload: Option<String>,
+        /// A file that holds it
+        #[arg(long, conflicts_with = "payload")]
+        file: Option<PathBuf>,
+        /// For how long the broker keeps it for a device that is away, in seconds
+        #[arg(long, default_value_t = EXPIRES_SECONDS, value_parser = clap::value_parser!(u32).range(1..))]
+        expires: u32,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
     },
 }
 
@@ -100,10 +132,43 @@ pub(crate) async fn run(command: DeviceCommand, globals: &Globals) -> anyhow::Re
             let directory = nats::model::load(&wire).await?;
             let device =
                 directory.device(&id).with_context(|| format!("there is no device {id}"))?;
-            println!("{}", serde_json::to_string_pretty(&**device)?);
+            let mut shown = serde_json::to_value(&**device)?;
+            shown["presence"] = serde_json::to_value(presence(&wire, device).await?)?;
+            println!("{}", serde_json::to_string_pretty(&shown)?);
+        }
+        DeviceCommand::Command { id, payload, file, expires, json } => {
+            let payload = match file {
+                Some(file) => fs::read(&file).with_context(|| format!("{}", file.display()))?,
+                None => payload.unwrap_or_default().into_bytes(),
+            };
+            return tell(&wire, Command { device: id, payload, expires_seconds: expires }, json)
+                .await;
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The last news of the device, as far as the stream of events still has it.
+async fn presence(wire: &Wire, device: &Device) -> anyhow::Result<Option<Presence>> {
+    let (org, kind) = (device.org.to_string(), "device".to_owned());
+    let subject = Subject::Event { org, kind, id: device.id.to_string() };
+    Ok(inspect::last_event(wire, &subject.to_string()).await?)
+}
+
+async fn tell(wire: &Wire, command: Command, json: bool) -> anyhow::Result<ExitCode> {
+    let told: Told = micro::ask(wire, SERVICE.join("."), &command, ANSWER_LIMIT).await?;
+    let listens = told.fate == Fate::Taken;
+    let device = &command.device;
+    if json {
+        println!("{}", serde_json::to_string_pretty(&told)?);
+    } else if listens {
+        println!("the broker has the command for {device}");
+    } else {
+        eprintln!(
+            "nobody listens on devices/{device}/commands: the device is away; nothing is kept"
+        );
+    }
+    Ok(if listens { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn told(device: &Device) -> String {

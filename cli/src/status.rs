@@ -96,6 +96,8 @@ struct ServiceLine {
     instance: String,
     version: String,
     counters: BTreeMap<String, u64>,
+    /// What else it says, e.g. of its session at the broker.
+    details: BTreeMap<String, String>,
     held: Vec<Hold>,
 }
 
@@ -193,8 +195,8 @@ fn letters_line((subject, letters): (String, usize)) -> LettersLine {
 }
 
 fn service_line(report: Report) -> ServiceLine {
-    let Report { service, instance, version, holds, counters } = report;
-    ServiceLine { service, instance, version, counters, held: holds }
+    let Report { service, instance, version, holds, counters, details } = report;
+    ServiceLine { service, instance, version, counters, details, held: holds }
 }
 
 /// Counters a second, between two rounds of the same instances.
@@ -252,6 +254,9 @@ fn print_services(status: &Status) {
         let counters: Vec<_> = line.counters.iter().map(|(k, v)| format!("{k} {v}")).collect();
         let counters = counters.join(", ");
         println!("{} ({}), since its start: {counters}", line.service, line.instance);
+        for (name, text) in &line.details {
+            println!("    {name}: {text}");
+        }
     }
     let rates: Vec<_> = status.rates.iter().map(|(k, v)| format!("{k} {v:.0}")).collect();
     println!("a second: {}", rates.join(", "));

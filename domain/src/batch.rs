@@ -1,9 +1,10 @@
 //! Normalized readings on their way to the targets.
 
 use crate::{
-    DeviceId, EntityId, Origin, OriginStream, Revision, Timestamp, chunk::Ended, deletion::Deletion,
+    DeviceId, EntityId, Origin, OriginStream, Revision, Timestamp, chunk::Ended,
+    deletion::Deletion, presence::Presence,
 };
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer, ser::SerializeStruct};
 
 /// Longest text value, in bytes.
 pub const MAX_TEXT: usize = 64 * 1024;
@@ -68,16 +69,41 @@ pub struct Group {
 }
 
 /// The body of a message in `TELEMETRY`: readings and deletions of one org.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
 pub struct Batch {
     /// Readings.
     pub groups: Vec<Group>,
     /// Tombstones and removals.
     pub deletions: Vec<Deletion>,
-    /// Gateways' transactions that have ended. Last and left out where there are none: most
-    /// batches are as they were before there were any.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    /// Gateways' transactions that have ended.
+    #[serde(default)]
     pub transactions: Vec<Ended>,
+    /// Which devices are there.
+    #[serde(default)]
+    pub presences: Vec<Presence>,
+}
+
+impl Serialize for Batch {
+    /// Fields stand by their place, and the last ones are left out while they are empty: most batches
+    /// are as they were before there were such fields.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self { groups, deletions, transactions, presences } = self;
+        let fields = match (transactions.is_empty(), presences.is_empty()) {
+            (_, false) => 4,
+            (false, true) => 3,
+            (true, true) => 2,
+        };
+        let mut batch = serializer.serialize_struct("Batch", fields)?;
+        batch.serialize_field("groups", groups)?;
+        batch.serialize_field("deletions", deletions)?;
+        if fields > 2 {
+            batch.serialize_field("transactions", transactions)?;
+        }
+        if fields > 3 {
+            batch.serialize_field("presences", presences)?;
+        }
+        batch.end()
+    }
 }
 
 /// Where a message stands in its stream: what gives its groups their origin where they have none.
@@ -106,7 +132,8 @@ impl Batch {
     pub fn oldest_accepted(&self) -> Option<Timestamp> {
         let groups = self.groups.iter().map(|group| group.origin);
         let deletions = self.deletions.iter().map(|deletion| deletion.origin);
-        groups.chain(deletions).flatten().map(|origin| origin.accepted_at).min()
+        let presences = self.presences.iter().map(|presence| Some(presence.origin));
+        groups.chain(deletions).chain(presences).flatten().map(|origin| origin.accepted_at).min()
     }
 
     /// Readings in the batch.

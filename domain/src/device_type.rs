@@ -346,6 +346,23 @@ impl DeviceType {
         })
     }
 
+    /// A receipt says by what the device knows its message again.
+    fn check_receipts(&self) -> Result<(), Invalid> {
+        let parts = self.processing_mode == ProcessingMode::GatewayChunked;
+        let problem = match &self.message_id {
+            _ if !self.receipts => return Ok(()),
+            None if parts => "a part is known again by `message_id` only: give its pointer",
+            None if self.timestamp.is_none() => {
+                "a receipt names the message by `message_id` or `timestamp`: give one of them"
+            }
+            _ if self.chunk_rule().is_some_and(|rule| rule.format == ChunkFormat::Binary) => {
+                "parts in `binary` format bear no `message_id`"
+            }
+            _ => return Ok(()),
+        };
+        Err(Invalid { place: "receipts".to_owned(), problem: problem.to_owned() })
+    }
+
     /// Checks what the shape of the file alone does not.
     pub fn check(&self) -> Result<(), Invalid> {
         let invalid = |place: &str, problem: &str| {
@@ -359,9 +376,7 @@ impl DeviceType {
                 "this version of the platform knows `ignore` and `dead_letter`",
             );
         }
-        if self.receipts {
-            return invalid("receipts", "this version of the platform sends none; use `false`");
-        }
+        self.check_receipts()?;
         if self.metrics.is_empty() || self.metrics.len() > MAX_METRICS {
             return invalid("metrics", "between 1 and 1000 metrics are expected");
         }

@@ -49,6 +49,8 @@ pub enum Reason {
     UnknownProfile,
     /// The bytes are no envelope of a version that this reader knows.
     Undecodable,
+    /// A device's status says neither that it is there nor that it is not.
+    NotAStatus,
     /// A gateway that sends parts sent something else.
     NotAPart,
     /// Parts of a gateway's report did not come in time.
@@ -74,6 +76,7 @@ impl Reason {
             Self::TimeOutOfRange => "time_out_of_range",
             Self::UnknownProfile => "unknown_profile",
             Self::Undecodable => "undecodable",
+            Self::NotAStatus => "not_a_status",
             Self::NotAPart => "not_a_part",
             Self::TransactionExpired => "transaction_expired",
             Self::TransactionSuperseded => "transaction_superseded",

@@ -4,6 +4,7 @@
 
 pub mod batch;
 pub mod chunk;
+pub mod command;
 pub mod deletion;
 pub mod device_type;
 pub mod directory;
@@ -15,7 +16,9 @@ pub mod letter;
 pub mod merge;
 pub mod model;
 pub mod normalize;
+pub mod presence;
 pub mod raw;
+pub mod receipt;
 pub mod row;
 pub mod simulator;
 pub mod subject;

@@ -13,6 +13,10 @@ pub const MAX_PAYLOAD: usize = 8 * 1024 * 1024;
 
 /// The content type of a report that was put together from its parts.
 pub const ASSEMBLED: &str = "application/vnd.haystack.assembled+json";
+/// The content type of what came on a device's status topic: its birth, or its last will.
+pub const STATUS: &str = "application/vnd.haystack.status";
+/// The same where the broker had kept it: nobody said it just now.
+pub const STATUS_KEPT: &str = "application/vnd.haystack.status-kept";
 
 /// The version of a device type that normalizes a message, for ever.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

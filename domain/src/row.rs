@@ -2,7 +2,7 @@
 
 use crate::{
     Batch, DeletionRow, EntityId, Position, RowVersion, Timestamp, Values, chunk::Ended,
-    version::VersionOverflow,
+    presence::PresenceRow, version::VersionOverflow,
 };
 
 /// A row of `core.values_<org_key>`.
@@ -27,17 +27,20 @@ pub struct Work {
     pub deletions: Vec<DeletionRow>,
     /// Ends of gateways' transactions.
     pub transactions: Vec<Ended>,
+    /// Which devices are there.
+    pub presences: Vec<PresenceRow>,
 }
 
 impl Work {
     /// Adds what the batch at `position` of `TELEMETRY` asks for.
     pub fn add(&mut self, batch: Batch, position: Position) -> Result<(), VersionOverflow> {
         let here = position.as_origin();
-        let before = (self.rows.len(), self.deletions.len());
+        let before = (self.rows.len(), self.deletions.len(), self.presences.len());
         let added = self.add_all(batch, here);
         if added.is_err() {
             self.rows.truncate(before.0);
             self.deletions.truncate(before.1);
+            self.presences.truncate(before.2);
         }
         added
     }
@@ -54,6 +57,9 @@ impl Work {
         }
         for deletion in &batch.deletions {
             self.deletions.extend(deletion.rows(here)?);
+        }
+        for presence in batch.presences {
+            self.presences.push(presence.row()?);
         }
         self.transactions.extend(batch.transactions);
         Ok(())

@@ -1,13 +1,38 @@
 //! MQTT topics: `devices/{deviceId}/{channel}`.
 
-/// The filter under which the bridge receives device data.
-pub const TELEMETRY_FILTER: &str = "devices/+/telemetry";
+/// The filters under which the bridge receives what devices say.
+pub const FILTERS: [&str; 2] = ["devices/+/telemetry", "devices/+/status"];
 
-/// The device that a data topic names, as the device wrote it; `None` where the topic is another.
-/// It may be no valid device id: what an unknown sender sends is set aside, not dropped.
-pub fn telemetry_device(topic: &str) -> Option<&str> {
-    let device = topic.strip_prefix("devices/")?.strip_suffix("/telemetry")?;
-    (!device.contains('/')).then_some(device)
+/// What a device talks about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Channel {
+    /// Data.
+    Telemetry,
+    /// Whether it is there.
+    Status,
+}
+
+/// The device that a topic names, as the device wrote it, and what it talks about; `None` where the
+/// topic is another. It may be no valid device id: what an unknown sender sends is set aside, not
+/// dropped.
+pub fn from_device(topic: &str) -> Option<(&str, Channel)> {
+    let (device, channel) = topic.strip_prefix("devices/")?.split_once('/')?;
+    let channel = match channel {
+        "telemetry" => Channel::Telemetry,
+        "status" => Channel::Status,
+        _ => return None,
+    };
+    Some((device, channel))
+}
+
+/// The topic on which a device is told what to do.
+pub fn commands(device: &crate::DeviceId) -> String {
+    format!("devices/{device}/commands")
+}
+
+/// The topic on which a device is told what is stored.
+pub fn receipts(device: &crate::DeviceId) -> String {
+    format!("devices/{device}/receipts")
 }
 
 /// The topic on which a device sends data.
@@ -20,11 +45,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_data_topics_name_a_sender() {
-        assert_eq!(telemetry_device("devices/TS-1/telemetry"), Some("TS-1"));
-        assert_eq!(telemetry_device("devices//telemetry"), Some(""));
-        for other in ["devices/a/b/telemetry", "devices/a/status", "devices/telemetry", ""] {
-            assert_eq!(telemetry_device(other), None, "{other}");
+    fn only_topics_of_devices_name_a_sender() {
+        assert_eq!(from_device("devices/TS-1/telemetry"), Some(("TS-1", Channel::Telemetry)));
+        assert_eq!(from_device("devices/TS-1/status"), Some(("TS-1", Channel::Status)));
+        assert_eq!(from_device("devices//telemetry"), Some(("", Channel::Telemetry)));
+        for other in ["devices/a/b/telemetry", "devices/a/commands", "devices/telemetry", ""] {
+            assert_eq!(from_device(other), None, "{other}");
         }
     }
 }

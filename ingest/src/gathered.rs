@@ -132,7 +132,9 @@ impl Part for Work {
     /// Deletions apart from rows, then rows by halves. Deletions are never divided.
     fn halves(mut self) -> Result<(Self, Self), Self> {
         // What is no row is never refused for what it says: it goes first and alone.
-        let apart = !self.deletions.is_empty() || !self.transactions.is_empty();
+        let apart = !(self.deletions.is_empty()
+            && self.transactions.is_empty()
+            && self.presences.is_empty());
         if apart && !self.rows.is_empty() {
             let rows = std::mem::take(&mut self.rows);
             return Ok((self, Self { rows, ..Self::default() }));

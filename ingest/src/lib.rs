@@ -30,7 +30,7 @@ use nats::{
 };
 use service::{Config, Lifecycle};
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, PoisonError},
 };
 use store::{Login, OrgRef};
@@ -64,6 +64,7 @@ pub async fn run(
         version: env!("CARGO_PKG_VERSION").to_owned(),
         holds: holds.list(),
         counters: counters.list(),
+        details: BTreeMap::new(),
     };
     lifecycle.spawn(report::serve(wire, report, lifecycle.shutdown.clone()));
     lifecycle.shutdown.cancelled().await;

@@ -77,6 +77,18 @@ impl Schema for domain::chunk::End {
     const NAME: &'static str = "end of a gateway transaction";
     const VERSION: u16 = 1;
 }
+impl Schema for domain::command::Command {
+    const NAME: &'static str = "device command";
+    const VERSION: u16 = 1;
+}
+impl Schema for domain::command::Told {
+    const NAME: &'static str = "answer to a device command";
+    const VERSION: u16 = 1;
+}
+impl Schema for domain::presence::Presence {
+    const NAME: &'static str = "presence of a device";
+    const VERSION: u16 = 1;
+}
 impl Schema for Letter {
     const NAME: &'static str = "dead letter";
     const VERSION: u16 = 1;

@@ -171,6 +171,16 @@ pub async fn last_letter(wire: &Wire, subject: &str) -> Result<Option<Letter>, M
     Ok(last.and_then(|message| envelope::decode(&message.payload).ok()))
 }
 
+/// The last news of a subject; `None` where there is none that can be read.
+pub async fn last_event<T: envelope::Schema + serde::de::DeserializeOwned>(
+    wire: &Wire,
+    subject: &str,
+) -> Result<Option<T>, ModelFault> {
+    let stream = wire.jetstream.get_stream_no_info(crate::streams::EVENTS).await;
+    let last = stream.map_err(server)?.get_last_raw_message_by_subject(subject).await.ok();
+    Ok(last.and_then(|message| envelope::decode(&message.payload).ok()))
+}
+
 /// The oldest acceptance among everything that some target has not applied yet; `None` where
 /// nothing is on its way. A target without a consumer for an org has applied nothing of it.
 pub async fn oldest_in_flight(

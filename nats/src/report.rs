@@ -33,6 +33,9 @@ pub struct Report {
     pub holds: Vec<Hold>,
     /// Counters since its start, e.g. `readings` or `stored.primary`.
     pub counters: BTreeMap<String, u64>,
+    /// What else is worth knowing, e.g. of the bridge its session at the broker.
+    #[serde(default)]
+    pub details: BTreeMap<String, String>,
 }
 
 /// Answers questions until shutdown.

@@ -16,7 +16,7 @@ pub const CHUNKS: &str = "CHUNKS";
 pub const TELEMETRY: &str = "TELEMETRY";
 /// What is not a reading, as last written.
 pub const MODEL: &str = "MODEL";
-/// Activity, devices on and off, alerts.
+/// Activity, devices on and off, alerts: news, of which the oldest give way.
 pub const EVENTS: &str = "EVENTS";
 /// What could not be processed.
 pub const DEAD: &str = "DEAD";
@@ -113,11 +113,12 @@ async fn declare_one(wire: &Wire, wanted: Config) -> Result<(), StreamFault> {
         Err(error) => return Err(server(&name)(error.into())),
     };
     incompatible(&found, &wanted)?;
-    if found.max_bytes == wanted.max_bytes && found.duplicate_window == wanted.duplicate_window {
+    let changeable = |config: &Config| (config.max_bytes, config.duplicate_window, config.discard);
+    if changeable(&found) == changeable(&wanted) {
         return Ok(());
     }
-    let updated =
-        Config { max_bytes: wanted.max_bytes, duplicate_window: wanted.duplicate_window, ..found };
+    let Config { max_bytes, duplicate_window, discard, .. } = wanted;
+    let updated = Config { max_bytes, duplicate_window, discard, ..found };
     let updated = wire.jetstream.update_stream(updated).await;
     updated.map(drop).map_err(|error| server(&name)(error.into()))
 }
@@ -137,7 +138,9 @@ fn incompatible(found: &Config, wanted: &Config) -> Result<(), StreamFault> {
     differs("subjects", text(&found.subjects), text(&wanted.subjects))?;
     differs("storage", text(&found.storage), text(&wanted.storage))?;
     differs("retention", text(&found.retention), text(&wanted.retention))?;
-    differs("discard policy", text(&found.discard), text(&wanted.discard))?;
+    if wanted.discard == DiscardPolicy::New {
+        differs("discard policy", text(&found.discard), text(&wanted.discard))?;
+    }
     differs("maximum age", text(&found.max_age), text(&wanted.max_age))?;
     let per_subject = (found.max_messages_per_subject, wanted.max_messages_per_subject);
     differs("messages a subject", text(&per_subject.0), text(&per_subject.1))
@@ -167,7 +170,12 @@ fn configs(limits: &Limits) -> Vec<Config> {
             max_messages_per_subject: 1,
             ..stream(MODEL, "model.>", others, "what is not a reading, as last written")
         },
-        stream(EVENTS, "event.>", others, "activity, devices on and off, alerts"),
+        Config {
+            // News, not readings: what a reader needs for good is in the databases. A stream that is
+            // full of old news must hold nobody up.
+            discard: DiscardPolicy::Old,
+            ..stream(EVENTS, "event.>", others, "activity, devices on and off, alerts")
+        },
         stream(DEAD, "dead.>", others, "what could not be processed"),
     ]
 }

@@ -149,5 +149,6 @@ fn account(instance: String, holds: Holds, counters: Arc<Counters>) -> impl Fn()
         version: env!("CARGO_PKG_VERSION").to_owned(),
         holds: holds.list(),
         counters: counters.list(),
+        details: BTreeMap::new(),
     }
 }

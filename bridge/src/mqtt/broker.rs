@@ -114,6 +114,15 @@ fn address(url: &str) -> Option<(bool, String)> {
     Some((secure, address?))
 }
 
+impl fmt::Display for Broker {
+    /// Where, and how the work is shared; the group's name is a secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let tls = if self.tls.is_some() { " by TLS" } else { "" };
+        let shared = if self.share.is_some() { ", sharing the work" } else { "" };
+        write!(f, "{}{tls}{shared}", self.address)
+    }
+}
+
 impl fmt::Debug for Broker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}@{}", self.user, self.address)

@@ -1,7 +1,9 @@
 //! One connection to the broker: a reader that may wait, and a writer that does not wait for it.
 
-use super::{Broker, Counted, Incoming, MAX_PUBACKS, Take, Unacked, tls};
-use domain::{raw::MAX_PAYLOAD, topic::TELEMETRY_FILTER};
+use super::{
+    Broker, Connected, Counted, Incoming, Link, MAX_PUBACKS, Outflow, Outgoing, Take, Unacked, tls,
+};
+use domain::{Clock, SystemClock, raw::MAX_PAYLOAD, topic::FILTERS};
 use futures_util::{FutureExt, SinkExt, StreamExt};
 use nats::{CancellationToken, publish::Patience};
 use rumqttc::v5::mqttbytes::{
@@ -9,7 +11,8 @@ use rumqttc::v5::mqttbytes::{
     v5::{
         Codec, ConnAck, Connect, ConnectProperties, ConnectReturnCode, Disconnect,
         DisconnectProperties, DisconnectReasonCode, Filter, Login, Packet, PingReq, PubAck,
-        Publish, RetainForwardRule, SubAck, Subscribe, SubscribeReasonCode, Unsubscribe,
+        PubAckReason, Publish, RetainForwardRule, SubAck, Subscribe, SubscribeReasonCode,
+        Unsubscribe,
     },
 };
 use std::time::Duration;
@@ -63,8 +66,11 @@ pub(super) enum Ended {
 /// An accepted connection.
 pub(super) struct Connection<'c> {
     reading: Reading,
-    writer: JoinHandle<Result<(), String>>,
+    writer: JoinHandle<(Result<(), String>, Outflow)>,
     pubacks: mpsc::Sender<u16>,
+    /// The broker's answers to what we sent.
+    answers: mpsc::Sender<(u16, PubAckReason)>,
+    link: Link,
     /// Cancelled where either half finds the connection gone.
     over: CancellationToken,
     counted: &'c mut Counted,
@@ -85,12 +91,16 @@ impl<'c> Connection<'c> {
         broker: &Broker,
         counted: &'c mut Counted,
         confirmed: CancellationToken,
+        link: Link,
+        outflow: &mut Option<Outflow>,
     ) -> Result<Self, String> {
         let address = &broker.address;
         let opening = timeout(CONNECT_LIMIT, sign_in(broker)).await;
         let opened = opening.unwrap_or_else(|_| Err("it does not answer in time".to_owned()));
-        let (reading, writing, session_present) =
+        let SignedIn { reading, writing, session_present, receive_maximum } =
             opened.map_err(|why| format!("the MQTT broker at {address}: {why}"))?;
+        let mut outflow = outflow.take().ok_or("what is to be sent was lost; please report it")?;
+        outflow.begin(receive_maximum);
         if !session_present {
             counted.session = nats::pack::random();
             tracing::warn!(
@@ -99,12 +109,26 @@ impl<'c> Connection<'c> {
             );
         }
         let (pubacks, due) = mpsc::channel(MAX_PUBACKS);
+        let (answers, answered) = mpsc::channel(MAX_PUBACKS);
         let over = CancellationToken::new();
         let leaving = broker.leave;
-        let writer = tokio::spawn(write(writing, due, confirmed, over.clone(), leaving));
+        let writer = Writer { writing, due, answered, outflow, over: over.clone() };
+        let writer = tokio::spawn(writer.run(confirmed, leaving));
         let why = String::new();
         let came = Instant::now();
-        Ok(Self { reading, writer, pubacks, over, counted, session_present, leaving, came, why })
+        Ok(Self {
+            reading,
+            writer,
+            pubacks,
+            answers,
+            link,
+            over,
+            counted,
+            session_present,
+            leaving,
+            came,
+            why,
+        })
     }
 
     /// Reads until the connection is gone or the process is to stop.
@@ -125,10 +149,16 @@ impl<'c> Connection<'c> {
                 }
                 Packet::SubAck(answer) if subscribed(&answer) => {
                     patience.moving();
+                    let (since, session_kept) = (SystemClock.now(), self.session_present);
+                    self.link.set(Some(Connected { since, session_kept }));
                     tracing::info!("subscribed at the MQTT broker");
                 }
                 Packet::SubAck(_) => {
                     return self.lose("it refuses the subscription; check its access list");
+                }
+                Packet::PubAck(PubAck { pkid, reason, .. }) => {
+                    // There is room for an answer to each packet id.
+                    let _ = self.answers.try_send((pkid, reason));
                 }
                 Packet::PingResp(_) | Packet::UnsubAck(_) => {}
                 Packet::Disconnect(goodbye) => {
@@ -180,11 +210,11 @@ impl<'c> Connection<'c> {
     fn incoming(&mut self, publish: Publish) -> Incoming {
         self.counted.number += 1;
         self.came = Instant::now();
-        let Publish { dup, topic, pkid: packet_id, payload, .. } = publish;
+        let Publish { dup, retain: kept, topic, pkid: packet_id, payload, .. } = publish;
         let topic = String::from_utf8_lossy(&topic).into_owned();
         let unacked = Unacked { pubacks: self.pubacks.clone(), packet_id };
         let Counted { session, number } = *self.counted;
-        Incoming { topic, payload, dup, packet_id, session, number, unacked }
+        Incoming { topic, payload, dup, kept, packet_id, session, number, unacked }
     }
 
     fn lose(&mut self, why: &str) -> Ended {
@@ -192,21 +222,26 @@ impl<'c> Connection<'c> {
         Ended::Lost
     }
 
-    /// Ends the writer; says why the connection was lost.
-    pub(super) async fn lost(self) -> String {
+    /// Ends the writer; says why the connection was lost, and gives back what is to be sent.
+    pub(super) async fn lost(self) -> (String, Outflow) {
+        self.link.set(None);
         self.over.cancel();
-        let written = self.writer.await;
+        let (written, outflow) = match self.writer.await {
+            Ok(done) => done,
+            Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+        };
         let why = match written {
-            Ok(Err(why)) if self.why.is_empty() => why,
+            Err(why) if self.why.is_empty() => why,
             _ => self.why,
         };
-        format!("the connection to the MQTT broker is lost: {why}")
+        (format!("the connection to the MQTT broker is lost: {why}"), outflow)
     }
 
     /// Waits until the writer has sent what is left and said goodbye, and the broker has closed.
     /// What the broker still sends is read and dropped: closing over unread bytes would reset the
     /// connection, and the last acknowledgements could be lost with it.
     pub(super) async fn goodbye(self) {
+        self.link.set(None);
         let Self { mut reading, writer, pubacks, over, .. } = self;
         drop(pubacks);
         let closed = async move { while let Some(Ok(_)) = reading.next().await {} };
@@ -221,12 +256,22 @@ impl<'c> Connection<'c> {
 }
 
 fn subscribed(answer: &SubAck) -> bool {
-    matches!(answer.return_codes[..], [SubscribeReasonCode::Success(_)])
+    let granted = |code: &SubscribeReasonCode| matches!(code, SubscribeReasonCode::Success(_));
+    !answer.return_codes.is_empty() && answer.return_codes.iter().all(granted)
+}
+
+/// What a broker's yes gives.
+struct SignedIn {
+    reading: Reading,
+    writing: Writing,
+    session_present: bool,
+    /// How much it takes without having answered.
+    receive_maximum: Option<u16>,
 }
 
 /// Makes the connection, up to and with the subscription; its answer comes among the messages of
 /// the session, which the broker may send first.
-async fn sign_in(broker: &Broker) -> Result<(Reading, Writing, bool), String> {
+async fn sign_in(broker: &Broker) -> Result<SignedIn, String> {
     let text = |error: std::io::Error| error.to_string();
     let socket = TcpStream::connect(&broker.address).await.map_err(text)?;
     socket.set_nodelay(true).map_err(text)?;
@@ -257,12 +302,12 @@ async fn sign_in(broker: &Broker) -> Result<(Reading, Writing, bool), String> {
     };
     let login = Login::new(&broker.user, &broker.password);
     send(&mut writing, [Packet::Connect(connect, None, Some(login))]).await?;
-    let session_present = match reading.next().await {
+    let (session_present, properties) = match reading.next().await {
         Some(Ok(Packet::ConnAck(ConnAck {
             code: ConnectReturnCode::Success,
             session_present,
-            ..
-        }))) => session_present,
+            properties,
+        }))) => (session_present, properties),
         Some(Ok(Packet::ConnAck(answer))) => {
             let user = &broker.user;
             return Err(format!("it refuses the login of user {user}: {:?}", answer.code));
@@ -272,81 +317,130 @@ async fn sign_in(broker: &Broker) -> Result<(Reading, Writing, bool), String> {
         None => return Err("it closed the connection".to_owned()),
     };
     send(&mut writing, subscription(broker)).await?;
-    Ok((reading, writing, session_present))
+    let receive_maximum = properties.and_then(|properties| properties.receive_max);
+    Ok(SignedIn { reading, writing, session_present, receive_maximum })
 }
 
 /// What is to be subscribed, and what not: a session remembers what another configuration wanted.
 fn subscription(broker: &Broker) -> Vec<Packet> {
-    let shared = broker.share.as_ref().map(|group| format!("$share/{group}/{TELEMETRY_FILTER}"));
+    let alone = || FILTERS.map(str::to_owned).to_vec();
+    let shared = broker
+        .share
+        .as_ref()
+        .map(|group| FILTERS.map(|filter| format!("$share/{group}/{filter}")).to_vec());
     let unsubscribe = |filters: Vec<String>| {
         Packet::Unsubscribe(Unsubscribe { pkid: UNSUBSCRIBE_ID, filters, properties: None })
     };
     if broker.leave {
-        let all = shared.into_iter().chain([TELEMETRY_FILTER.to_owned()]);
-        return vec![unsubscribe(all.collect())];
+        return vec![unsubscribe([shared.unwrap_or_default(), alone()].concat())];
     }
-    let alone = shared.is_none();
-    let mut filter =
-        Filter::new(shared.unwrap_or_else(|| TELEMETRY_FILTER.to_owned()), QoS::AtLeastOnce);
-    if alone {
-        // Retained messages come once, with a subscription that is new. All that comes is stored: to
-        // a session that was there when they were published they would be old readings once more.
-        filter.retain_forward_rule = RetainForwardRule::OnNewSubscribe;
-    }
-    let mut subscribe = Subscribe::new(filter, None);
+    let is_shared = shared.is_some();
+    let filter = |path: String| {
+        let mut filter = Filter::new(path, QoS::AtLeastOnce);
+        if !is_shared {
+            // Retained messages come once, with a subscription that is new. All that comes is stored:
+            // to a session that was there when they were published they would be old readings once
+            // more.
+            filter.retain_forward_rule = RetainForwardRule::OnNewSubscribe;
+        }
+        filter
+    };
+    let filters = shared.unwrap_or_else(alone).into_iter().map(filter);
+    let mut subscribe = Subscribe::new_many(filters, None);
     subscribe.pkid = SUBSCRIBE_ID;
     let mut packets = vec![Packet::Subscribe(subscribe)];
-    if !alone {
-        // Only when the shared one is there: what comes in between may come twice, and is not lost.
-        packets.push(unsubscribe(vec![TELEMETRY_FILTER.to_owned()]));
+    if is_shared {
+        // Only when the shared ones are there: what comes in between may come twice, and is not lost.
+        packets.push(unsubscribe(alone()));
     }
     packets
 }
 
-/// Writes acknowledgements as they come due, and pings, until goodbye or the connection's end.
-async fn write(
-    mut writing: Writing,
-    mut due: mpsc::Receiver<u16>,
-    confirmed: CancellationToken,
+/// The writing half: acknowledgements as they come due, what goes out to devices, and pings.
+struct Writer {
+    writing: Writing,
+    due: mpsc::Receiver<u16>,
+    answered: mpsc::Receiver<(u16, PubAckReason)>,
+    outflow: Outflow,
     over: CancellationToken,
-    leaving: bool,
-) -> Result<(), String> {
-    let mut pings = interval(PING_EVERY);
-    loop {
-        let written = tokio::select! {
-            () = over.cancelled() => return Ok(()),
-            Some(first) = due.recv() => acknowledge(&mut writing, Some(first), &mut due).await,
-            _ = pings.tick() => send(&mut writing, [Packet::PingReq(PingReq)]).await,
-            () = confirmed.cancelled() => {
-                acknowledge(&mut writing, None, &mut due).await?;
-                let mut goodbye = Disconnect::new(DisconnectReasonCode::NormalDisconnection);
-                if leaving {
-                    // The session ends with the connection (MQTT 5, 3.14.2.2.2).
-                    goodbye.properties = Some(DisconnectProperties {
-                        session_expiry_interval: Some(0),
-                        reason_string: None,
-                        user_properties: Vec::new(),
-                        server_reference: None,
-                    });
-                }
-                return send(&mut writing, [Packet::Disconnect(goodbye)]).await;
-            }
-        };
+}
+
+impl Writer {
+    /// Writes until goodbye or the connection's end; gives back what was not sent or not answered.
+    async fn run(
+        mut self,
+        confirmed: CancellationToken,
+        leaving: bool,
+    ) -> (Result<(), String>, Outflow) {
+        let written = self.write(confirmed, leaving).await;
         if written.is_err() {
-            over.cancel();
-            return written;
+            self.over.cancel();
         }
+        // Answers that came before the end.
+        while let Ok((id, reason)) = self.answered.try_recv() {
+            self.outflow.answered(id, reason);
+        }
+        (written, self.outflow)
+    }
+
+    async fn write(&mut self, confirmed: CancellationToken, leaving: bool) -> Result<(), String> {
+        let mut pings = interval(PING_EVERY);
+        loop {
+            tokio::select! {
+                () = self.over.cancelled() => return Ok(()),
+                Some(first) = self.due.recv() => self.acknowledge(Some(first)).await?,
+                Some((id, reason)) = self.answered.recv() => self.outflow.answered(id, reason),
+                Some(next) = self.outflow.next(), if self.outflow.has_room() => {
+                    self.publish(next).await?;
+                }
+                _ = pings.tick() => self.send([Packet::PingReq(PingReq)]).await?,
+                () = confirmed.cancelled() => {
+                    self.acknowledge(None).await?;
+                    // Receipts of what was just confirmed; nobody waits for the broker's answers.
+                    if let Some(next) = self.outflow.try_next() {
+                        self.publish(next).await?;
+                    }
+                    return self.send([goodbye(leaving)]).await;
+                }
+            }
+        }
+    }
+
+    /// Sends what is due now, together.
+    async fn acknowledge(&mut self, first: Option<u16>) -> Result<(), String> {
+        let due = &mut self.due;
+        let all = first.into_iter().chain(std::iter::from_fn(|| due.try_recv().ok()));
+        let packets = all.map(|packet_id| Packet::PubAck(PubAck::new(packet_id, None)));
+        send(&mut self.writing, packets).await
+    }
+
+    /// Sends a message and what else waits, as far as the broker takes it.
+    async fn publish(&mut self, first: Outgoing) -> Result<(), String> {
+        let (mut next, mut packets) = (Some(first), Vec::new());
+        while let Some(outgoing) = next {
+            packets.extend(self.outflow.publish(outgoing).map(Packet::Publish));
+            next = if self.outflow.has_room() { self.outflow.try_next() } else { None };
+        }
+        self.send(packets).await
+    }
+
+    async fn send(&mut self, packets: impl IntoIterator<Item = Packet>) -> Result<(), String> {
+        send(&mut self.writing, packets).await
     }
 }
 
-/// Sends what is due now, together.
-async fn acknowledge(
-    writing: &mut Writing,
-    first: Option<u16>,
-    due: &mut mpsc::Receiver<u16>,
-) -> Result<(), String> {
-    let all = first.into_iter().chain(std::iter::from_fn(|| due.try_recv().ok()));
-    send(writing, all.map(|packet_id| Packet::PubAck(PubAck::new(packet_id, None)))).await
+fn goodbye(leaving: bool) -> Packet {
+    let mut goodbye = Disconnect::new(DisconnectReasonCode::NormalDisconnection);
+    if leaving {
+        // The session ends with the connection (MQTT 5, 3.14.2.2.2).
+        goodbye.properties = Some(DisconnectProperties {
+            session_expiry_interval: Some(0),
+            reason_string: None,
+            user_properties: Vec::new(),
+            server_reference: None,
+        });
+    }
+    Packet::Disconnect(goodbye)
 }
 
 async fn send(

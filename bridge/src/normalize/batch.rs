@@ -1,7 +1,7 @@
 //! Messages of `RAW` that are normalized and stored together. Pure.
 
 use super::{message::Normalized, size};
-use domain::{Batch, Group, Letter, OrgKey, subject::Subject};
+use domain::{Batch, Group, Letter, OrgKey, presence::Presence, subject::Subject};
 use nats::{Delivery, envelope, publish::Outgoing};
 use std::{
     collections::BTreeMap,
@@ -14,6 +14,8 @@ pub(super) const MAX_MESSAGES: usize = 64;
 pub(super) const MAX_BYTES: usize = 4 << 20;
 /// ... or past so many letters (each is a message of its own, with its own fsync).
 pub(super) const MAX_LETTERS: usize = 4_096;
+/// What a device's presence takes in a message, at most.
+const PRESENCE_BYTES: usize = 128;
 /// Who produces the readings: the last token of their subject.
 const SOURCE: &str = "mqtt";
 
@@ -26,10 +28,12 @@ pub(super) struct Work {
     pub groups: BTreeMap<OrgKey, Vec<Group>>,
     /// What is set aside.
     pub letters: Vec<Letter>,
+    /// Which devices are there, by org.
+    presences: BTreeMap<OrgKey, Vec<Presence>>,
     bytes: usize,
 }
 
-/// A message for `TELEMETRY`.
+/// A message for `TELEMETRY`, or for `EVENTS`.
 pub(super) struct Part {
     /// Its org.
     pub org: OrgKey,
@@ -48,6 +52,10 @@ impl Work {
             self.bytes += size::group_bytes(&group);
             // Most often the org is there already: no key is cloned for it.
             self.groups.entry(org).or_default().push(group);
+        }
+        for (org, presence) in normalized.presences {
+            self.bytes += PRESENCE_BYTES;
+            self.presences.entry(org).or_default().push(presence);
         }
         self.letters.extend(normalized.letters);
     }
@@ -70,8 +78,24 @@ impl Work {
                 parts.push(part(&org, first, last, &batch));
             }
         }
+        for (org, presences) in std::mem::take(&mut self.presences) {
+            // Small, and few beside readings: one message holds all of an org's.
+            parts.extend(presences.iter().map(|presence| event(&org, presence)));
+            let batch = Batch { presences, ..Batch::default() };
+            parts.push(part(&org, first, last, &batch));
+        }
         parts
     }
+}
+
+/// The news of a device that came or went.
+fn event(org: &OrgKey, presence: &Presence) -> Part {
+    let Presence { device, origin, .. } = presence;
+    let (org_key, kind) = (org.to_string(), "device".to_owned());
+    let subject = Subject::Event { org: org_key, kind, id: device.to_string() };
+    let id = format!("presence/{}/{}", origin.sequence, origin.index);
+    let message = Outgoing::new(subject.to_string(), &id, envelope::encode_named(presence));
+    Part { org: org.clone(), readings: 0, message }
 }
 
 fn part(org: &OrgKey, first: u64, last: u64, batch: &Batch) -> Part {

@@ -1,6 +1,9 @@
 //! One device message: from its payload to a group of readings, or to the reason why not. Pure.
 
-use super::size::{MAX_GROUP_BYTES, group_bytes};
+use super::{
+    clocks::Told,
+    size::{MAX_GROUP_BYTES, group_bytes},
+};
 use domain::{
     DeviceId, Group, OrgKey, Origin, Reason, Revision, Sample,
     chunk::part,
@@ -8,7 +11,8 @@ use domain::{
     directory::Directory,
     model::{Device, MAX_LOGICAL},
     normalize::{Fault, LogicalReadings, MAX_FAULTS, Normalized, Reading, TimeLimits, normalize},
-    raw::{ASSEMBLED, RawMessage, Sender},
+    presence::{self, Presence},
+    raw::{ASSEMBLED, RawMessage, STATUS, STATUS_KEPT, Sender},
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -43,17 +47,21 @@ pub(super) enum NotYet {
 pub(super) type Strangers = BTreeMap<DeviceId, BTreeSet<String>>;
 
 /// What comes of one device message.
-#[derive(Debug, PartialEq)]
+#[derive(Debug, Default, PartialEq)]
 pub(super) struct Outcome {
     /// Its readings.
     pub group: Option<(OrgKey, Group)>,
+    /// What they say of their device's clock.
+    pub told: Told,
+    /// Its device is there, or not.
+    pub presence: Option<(OrgKey, Presence)>,
     /// What is wrong with it, or with a part of it.
     pub fault: Option<Fault>,
 }
 
 impl Outcome {
     fn dead(reason: Reason, detail: String) -> Self {
-        Self { group: None, fault: Some(Fault { reason, detail }) }
+        Self { fault: Some(Fault { reason, detail }), ..Self::default() }
     }
 }
 
@@ -63,6 +71,11 @@ pub(super) fn normalize_entry(
     origin: Origin,
     known: Known<'_>,
 ) -> Result<Outcome, NotYet> {
+    let is_status = matches!(&*entry.content_type, STATUS | STATUS_KEPT);
+    if is_status && entry.payload.is_empty() {
+        // It took a kept message out of the broker.
+        return Ok(Outcome::default());
+    }
     let Some(sender) = &entry.sender else {
         let name = shown(&entry.name);
         let detail = format!("no device {name:?} is registered; `haystack device add` does it");
@@ -77,6 +90,9 @@ pub(super) fn normalize_entry(
     if device.org != *org {
         let detail = format!("device {} was of org {org} when this came, it is no more", device.id);
         return Ok(Outcome::dead(Reason::UnknownDevice, detail));
+    }
+    if is_status {
+        return Ok(presence(entry, device, origin));
     }
     if let Some(rule) = profile.definition.chunk_rule()
         && entry.content_type != ASSEMBLED
@@ -101,7 +117,26 @@ pub(super) fn normalize_entry(
                 profile_version: profile.version,
                 samples,
             };
-            Ok(whole(org, group, faults))
+            let moments = group.samples.iter().map(|sample| sample.ts);
+            let told = Told::by(entry.received_at, moments);
+            let told = profile.definition.timestamp.as_ref().map(|_| told).unwrap_or_default();
+            Ok(Outcome { told, ..whole(org, group, faults) })
+        }
+    }
+}
+
+/// A birth or a will.
+fn presence(entry: &RawMessage<'_>, device: &Device, origin: Origin) -> Outcome {
+    match presence::read(&entry.payload) {
+        Err(why) => Outcome::dead(Reason::NotAStatus, cut(why)),
+        Ok(said) => {
+            let kept = entry.content_type == STATUS_KEPT;
+            let (id, at) = (device.id.clone(), entry.received_at);
+            let of = |online| Presence { device: id, online, at, kept, origin };
+            Outcome {
+                presence: said.map(of).map(|presence| (device.org.clone(), presence)),
+                ..Outcome::default()
+            }
         }
     }
 }
@@ -209,7 +244,7 @@ fn whole(org: &OrgKey, group: Group, faults: Vec<Fault>) -> Outcome {
         Fault { reason, detail: cut(details.join("; ")) }
     });
     let group = (!group.samples.is_empty()).then(|| (org.clone(), group));
-    Outcome { group, fault }
+    Outcome { group, fault, ..Outcome::default() }
 }
 
 /// A name from outside, short enough for a letter.

@@ -1,10 +1,14 @@
 //! One message of `RAW`: every entry of its pack becomes readings, a letter, or both. Pure.
 
-use super::entry::{Known, NotYet, Outcome, Strangers, normalize_entry};
+use super::{
+    clocks::Told,
+    entry::{Known, NotYet, Outcome, Strangers, normalize_entry},
+};
 use domain::{
     Group, Letter, OrgKey, Origin, OriginStream, Position, Reason, Stage, Timestamp,
     letter::Source,
     normalize::Fault,
+    presence::Presence,
     raw::{MAX_PACK_ENTRIES, Pack, RawMessage},
 };
 use nats::{envelope, streams::RAW};
@@ -29,6 +33,10 @@ pub(super) struct Stored<'b> {
 pub(super) struct Normalized {
     /// Readings, in the order of the entries.
     pub groups: Vec<(OrgKey, Group)>,
+    /// What each of them says of its device's clock.
+    pub told: Vec<Told>,
+    /// Which devices are there.
+    pub presences: Vec<(OrgKey, Presence)>,
     /// What is set aside.
     pub letters: Vec<Letter>,
 }
@@ -47,7 +55,7 @@ pub(super) fn normalize_message(
     let mut strangers = Strangers::new();
     for (index, entry) in (0..).zip(&pack.entries) {
         let origin = origin(stored.position, index);
-        let Outcome { group, fault } = match normalize_entry(entry, origin, known) {
+        let Outcome { group, told, presence, fault } = match normalize_entry(entry, origin, known) {
             Ok(outcome) => outcome,
             // All of the message's are registered together.
             Err(NotYet::Create(more)) => {
@@ -58,7 +66,9 @@ pub(super) fn normalize_message(
             }
             Err(unsettled) => return Err(unsettled),
         };
+        normalized.told.extend(group.is_some().then_some(told));
         normalized.groups.extend(group);
+        normalized.presences.extend(presence);
         normalized.letters.extend(fault.map(|fault| about_entry(entry, origin, fault, now)));
     }
     if strangers.is_empty() { Ok(normalized) } else { Err(NotYet::Create(strangers)) }
@@ -91,7 +101,7 @@ fn about_entry(entry: &RawMessage<'_>, origin: Origin, fault: Fault, now: Timest
 fn undecodable(stored: Stored<'_>, fault: Fault, now: Timestamp) -> Normalized {
     let origin = origin(stored.position, 0);
     let letter = letter(None, stored.subject.to_owned(), origin, fault, now);
-    Normalized { groups: Vec::new(), letters: vec![letter] }
+    Normalized { letters: vec![letter], ..Normalized::default() }
 }
 
 fn letter(

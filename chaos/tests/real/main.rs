@@ -6,6 +6,7 @@
 mod bridge;
 mod chunks;
 mod crash;
+mod devices;
 mod ingest;
 mod outage;
 mod permissions;

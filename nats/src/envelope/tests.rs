@@ -41,6 +41,24 @@ fn golden_telemetry_batch_v1() {
     assert_eq!(decode::<Batch>(&bytes).unwrap(), batch());
 }
 
+#[test]
+fn what_came_later_stands_last_and_is_left_out_while_there_is_none() {
+    let device: domain::DeviceId = "TS-1".parse().unwrap();
+    let presence = domain::presence::Presence {
+        device,
+        online: true,
+        at: at(5),
+        kept: false,
+        origin: origin(),
+    };
+    let with = Batch { presences: vec![presence], ..batch() };
+    let bytes = hex(&encode(&with));
+    // Four fields; what was there before stands where it stood.
+    assert!(bytes.starts_with(&GOLDEN_BATCH_V1.replacen("920192", "920194", 1)), "{bytes}");
+    assert!(bytes.ends_with("909195a454532d31c305c294000703ce000f4240"), "{bytes}");
+    assert_eq!(decode::<Batch>(&encode(&with)).unwrap(), with);
+}
+
 fn pack() -> Pack<'static> {
     let entry = RawMessage {
         name: "TS-1".into(),

@@ -5,6 +5,7 @@ mod current;
 mod deletions;
 mod hint;
 pub(crate) mod open;
+mod presence;
 mod staging;
 mod transactions;
 
@@ -162,6 +163,9 @@ impl Task<'_> {
         }
         if !work.transactions.is_empty() {
             transactions::apply(connection, org, &work.transactions).await?;
+        }
+        if !work.presences.is_empty() {
+            presence::apply(connection, org, &work.presences).await?;
         }
         if !work.rows.is_empty() {
             self.rows(connection, matter || !work.deletions.is_empty(), &mut counts).await?;

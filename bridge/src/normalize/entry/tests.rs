@@ -15,7 +15,7 @@ fn reason(outcome: &Outcome) -> Option<Reason> {
 
 #[test]
 fn a_reading_carries_its_origin_and_profile() {
-    let Outcome { group, fault } = run("d", GOOD);
+    let Outcome { group, fault, .. } = run("d", GOOD);
     assert_eq!(fault, None);
     let (of, group) = group.unwrap();
     assert_eq!((of, group.origin, group.profile_version), (org(), Some(origin(3)), 1));

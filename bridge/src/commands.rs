@@ -1,0 +1,127 @@
+//! Commands for devices: request and reply over NATS, out through the broker. Any bridge answers.
+
+use crate::{Shared, mqtt};
+use domain::{
+    DeviceId,
+    command::{Command, Fate, MAX_COMMAND, SERVICE, Told},
+    model::Role,
+    topic,
+};
+use metrics::counter;
+use nats::{
+    micro::{NO_ANSWER, Refusal, Request, Served},
+    retry::Pauses,
+};
+use std::{sync::Arc, time::Duration};
+use tokio::{
+    sync::{Semaphore, oneshot},
+    time::timeout,
+};
+
+/// Commands that wait for the broker at once; more are told to come again.
+const AT_ONCE: usize = 256;
+/// Longest wait for the broker's answer.
+const ANSWER_LIMIT: Duration = Duration::from_secs(4);
+
+/// Serves until shutdown.
+pub(crate) async fn run(shared: Shared) {
+    let patience = shared.patience("commands");
+    let mut pauses = Pauses::default();
+    let room = Arc::new(Semaphore::new(AT_ONCE));
+    loop {
+        let [name, id, verb] = SERVICE;
+        let why = match Served::<Command>::start(&shared.wire, name, id, &[verb]).await {
+            Err(refusal) => refusal.text,
+            Ok(mut served) => {
+                patience.moving();
+                loop {
+                    let request = tokio::select! {
+                        () = shared.shutdown.cancelled() => return,
+                        request = served.next() => request,
+                    };
+                    let Some(request) = request else { break };
+                    answer(&shared, &room, request).await;
+                }
+                "the endpoint was closed".to_owned()
+            }
+        };
+        if !patience.pause(&mut pauses, &why).await {
+            return;
+        }
+    }
+}
+
+async fn answer(shared: &Shared, room: &Arc<Semaphore>, request: Request<Command>) {
+    let Ok(permit) = room.clone().try_acquire_owned() else {
+        let busy = Refusal::new(503, format!("{AT_ONCE} commands wait for the broker; come again"));
+        return request.answer::<Told>(Err(busy)).await;
+    };
+    let shared = shared.clone();
+    tokio::spawn(async move {
+        let Request { ask, .. } = &request;
+        let done = send(&shared, ask).await;
+        let outcome = match &done {
+            Ok(Told { fate: Fate::Taken }) => "taken".to_owned(),
+            Ok(Told { fate: Fate::NobodyListens }) => "nobody_listens".to_owned(),
+            Err(refusal) => refusal.status.to_string(),
+        };
+        counter!("haystack_bridge_commands_total", "outcome" => outcome).increment(1);
+        request.answer(done).await;
+        drop(permit);
+    });
+}
+
+async fn send(shared: &Shared, command: &Command) -> Result<Told, Refusal> {
+    let Command { device, payload, expires_seconds } = command;
+    if payload.len() > MAX_COMMAND {
+        let bytes = payload.len();
+        return Err(Refusal::new(
+            413,
+            format!("{bytes} bytes, a command has {MAX_COMMAND} at most"),
+        ));
+    }
+    registered(shared, device).await?;
+    let (told, fate) = oneshot::channel();
+    let outgoing = mqtt::Outgoing {
+        topic: topic::commands(device),
+        payload: payload.clone().into(),
+        expires: Duration::from_secs((*expires_seconds).into()),
+        told: Some(told),
+    };
+    shared.link.send(outgoing).map_err(|not_sent| Refusal::new(503, not_sent.to_string()))?;
+    match timeout(ANSWER_LIMIT, fate).await {
+        Ok(Ok(mqtt::Sent::Taken)) => Ok(Told { fate: Fate::Taken }),
+        Ok(Ok(mqtt::Sent::NobodyListens)) => Ok(Told { fate: Fate::NobodyListens }),
+        Ok(Ok(mqtt::Sent::Refused(why))) => {
+            Err(Refusal::new(502, format!("the MQTT broker refuses the command: {why}")))
+        }
+        Ok(Ok(mqtt::Sent::Unknown) | Err(_)) => Err(Refusal::new(
+            503,
+            "the connection to the MQTT broker broke: the device may get the command, or not",
+        )),
+        Err(_) => Err(Refusal::new(503, NO_ANSWER)),
+    }
+}
+
+/// Only a device that is registered, and listens itself, is told anything.
+async fn registered(shared: &Shared, id: &DeviceId) -> Result<(), Refusal> {
+    let find = || shared.directory.read().device(id).cloned();
+    let mut found = find();
+    if found.is_none() {
+        let patience = shared.patience("commands");
+        let mut directory = shared.directory.clone();
+        let caught_up = timeout(ANSWER_LIMIT, directory.caught_up(&shared.wire, &patience)).await;
+        if !caught_up.unwrap_or(false) {
+            return Err(Refusal::new(503, "the stream server does not answer; come again"));
+        }
+        found = find();
+    }
+    match found.as_ref().map(|device| &device.role) {
+        None => Err(Refusal::new(404, format!("there is no device {id}"))),
+        Some(Role::Logical { gateway, .. }) => {
+            let text = format!("{id} does not listen itself: tell its gateway {gateway}");
+            Err(Refusal::new(409, text))
+        }
+        Some(Role::Endpoint | Role::Gateway) => Ok(()),
+    }
+}

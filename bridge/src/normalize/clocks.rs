@@ -1,0 +1,94 @@
+//! How far devices' clocks are from ours, as far as their messages tell, for the metrics. What a
+//! device had kept for later looks like a clock that is behind.
+
+use domain::{DeviceId, Timestamp};
+use metrics::{Gauge, gauge};
+use std::collections::HashMap;
+
+/// From here on a device has a gauge of its own.
+const SHOWN_FROM_MICROS: i64 = 10_000_000;
+/// Most devices that have one: labels live as long as the process.
+const MAX_SHOWN: usize = 100;
+/// A reading that came so long after its moment is late. It is stored like any other.
+const LATE_MICROS: i64 = 10 * 60 * 1_000_000;
+
+/// What a message told of its device's clock.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Told {
+    /// From the time of receipt to the newest moment in the message, in microseconds; negative:
+    /// behind. `None` where the device tells no time.
+    pub ahead_micros: Option<i64>,
+    /// Readings that were late.
+    pub late: usize,
+}
+
+impl Told {
+    /// By the moments of a message's readings.
+    pub(super) fn by(received_at: Timestamp, moments: impl Iterator<Item = Timestamp>) -> Self {
+        let mut told = Self::default();
+        for moment in moments {
+            let ahead = moment.micros() - received_at.micros();
+            told.ahead_micros = told.ahead_micros.max(Some(ahead));
+            told.late += usize::from(ahead < -LATE_MICROS);
+        }
+        told
+    }
+}
+
+/// The devices that have a gauge.
+#[derive(Default)]
+pub(super) struct Clocks {
+    shown: HashMap<DeviceId, Gauge>,
+}
+
+impl Clocks {
+    /// Notes what a message told.
+    pub(super) fn note(&mut self, device: &DeviceId, told: Told) {
+        let Some(ahead) = told.ahead_micros else { return };
+        let far = ahead.abs() >= SHOWN_FROM_MICROS;
+        if !far && self.shown.is_empty() {
+            return;
+        }
+        let gauge = match self.shown.get(device) {
+            Some(gauge) => gauge,
+            None if far && self.shown.len() < MAX_SHOWN => {
+                let name = device.to_string();
+                let gauge = gauge!("haystack_bridge_clock_skew_seconds", "device" => name);
+                self.shown.entry(device.clone()).or_insert(gauge)
+            }
+            None => return,
+        };
+        gauge.set(ahead as f64 / 1e6);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_tells_by_its_newest_moment() {
+        let at = |seconds: i64| Timestamp::EPOCH.plus_micros(seconds * 1_000_000);
+        let told = Told::by(at(10_000), [at(1), at(9_399), at(9_400), at(10_005)].into_iter());
+        assert_eq!(told, Told { ahead_micros: Some(5_000_000), late: 2 });
+        assert_eq!(Told::by(at(0), [].into_iter()), Told::default());
+    }
+
+    #[test]
+    fn gauges_are_few_and_follow_a_clock_that_was_mended() {
+        let mut clocks = Clocks::default();
+        let note = |clocks: &mut Clocks, number: usize, seconds: i64| {
+            let device = DeviceId::parse(&format!("D-{number}")).unwrap();
+            let told = Told { ahead_micros: Some(seconds * 1_000_000), late: 0 };
+            clocks.note(&device, told);
+        };
+        note(&mut clocks, 0, 9);
+        assert!(clocks.shown.is_empty());
+        for number in 0..2 * MAX_SHOWN {
+            note(&mut clocks, number, -60);
+        }
+        assert_eq!(clocks.shown.len(), MAX_SHOWN);
+        note(&mut clocks, 0, 0);
+        assert_eq!(clocks.shown.len(), MAX_SHOWN);
+    }
+}
