@@ -144,7 +144,12 @@ impl Stack {
         config.targets.clear();
         for (place, target) in self.targets.iter().take(targets).enumerate() {
             let primary = place == 0;
-            let entry = service::config::Target { url: target.url(), owner_url: None, primary };
+            let entry = service::config::Target {
+                url: target.url(),
+                owner_url: None,
+                primary,
+                archive: Some(false),
+            };
             config.targets.insert(TargetName::parse(target.name)?, entry);
         }
         let file = self.folder.join(format!("{role}.toml"));

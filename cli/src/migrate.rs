@@ -11,6 +11,7 @@ use nats::{
 };
 use service::Config;
 use std::{path::Path, process::ExitCode, time::Duration};
+use store::{Database, migrate::MigrateFault};
 
 /// The hub that a new platform starts with, and how many beacons it hears.
 const HUB: &str = "LH-001-2024";
@@ -53,7 +54,7 @@ pub(crate) async fn run(args: &MigrateArgs, globals: &Globals) -> anyhow::Result
     let mut failed = false;
     for (name, target) in &config.targets {
         let database = databases::open(&config, target.owner_url(), "migrate")?;
-        match store::migrate::run(&database).await {
+        match migrated(&database, config.archive.keep_days).await {
             Ok(()) => println!("target {name}: as this release needs it"),
             Err(fault) => {
                 failed = true;
@@ -75,6 +76,11 @@ pub(crate) async fn run(args: &MigrateArgs, globals: &Globals) -> anyhow::Result
         seed(&config).await.context("seeding the demonstration org")?;
     }
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+async fn migrated(database: &Database, keep_days: u16) -> Result<(), MigrateFault> {
+    store::migrate::run(database).await?;
+    Ok(store::archive::set_policy(database, keep_days).await?)
 }
 
 async fn seed(config: &Config) -> anyhow::Result<()> {

@@ -39,6 +39,8 @@ struct Status {
     /// Lag of each target, by org.
     targets: Vec<TargetLine>,
     normalize: ConsumerLine,
+    /// Lag of each target that archives device messages.
+    archives: BTreeMap<TargetName, ConsumerLine>,
     /// Readings a second that came in, and rows a second that each target stored.
     rates: BTreeMap<String, f64>,
     dead_letters: Vec<LettersLine>,
@@ -135,7 +137,13 @@ async fn look(wire: &Wire, config: &Config) -> anyhow::Result<Status> {
             });
         }
     }
-    let normalize = inspect::consumers(wire, streams::RAW).await?;
+    let of_raw = inspect::consumers(wire, streams::RAW).await?;
+    let archiving = config.targets.iter().filter(|(_, target)| target.archives());
+    let archives = archiving
+        .map(|(name, _)| {
+            (name.clone(), consumer_line(of_raw.get(&inspect::archive_consumer(name))))
+        })
+        .collect();
     let dead_letters = letters(wire).await?;
     tokio::time::sleep(SAMPLE).await;
     let seconds = asked.elapsed().as_secs_f64();
@@ -143,7 +151,8 @@ async fn look(wire: &Wire, config: &Config) -> anyhow::Result<Status> {
     Ok(Status {
         streams: lines,
         targets,
-        normalize: consumer_line(normalize.get(inspect::NORMALIZE)),
+        normalize: consumer_line(of_raw.get(inspect::NORMALIZE)),
+        archives,
         rates: rates(&before, &after, seconds),
         dead_letters,
         silent: report::silent(&after, !directory.pollers().is_empty()),
@@ -233,6 +242,9 @@ fn print(status: &Status) {
         [name, org.to_owned(), lag, work, again]
     };
     table.row(row("normalize".to_owned(), "(all)", &status.normalize));
+    for (name, line) in &status.archives {
+        table.row(row(format!("archive of {name}"), "(all)", line));
+    }
     for line in &status.targets {
         let role = if line.primary { " (primary)" } else { "" };
         table.row(row(format!("{}{role}", line.target), &line.org, &line.consumer));

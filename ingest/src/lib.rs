@@ -3,9 +3,11 @@
 //! ```text
 //!                     ┌ model: MODEL -> tables ─ orgs ┐
 //! target (each alone) ┤                               ▼
-//!                     └ worker (an org): gather -> write -> settle -> acknowledge
+//!                     ├ worker (an org): gather -> write -> settle -> acknowledge
+//!                     └ archive: RAW -> core.telemetry_raw, where it is on
 //! ```
 
+mod archive;
 mod batching;
 mod bisect;
 mod counters;
@@ -52,9 +54,14 @@ pub async fn run(
         let shutdown = lifecycle.shutdown.clone();
         let target = Target::open(config, name, &login, wire, holds, shutdown, counters)
             .with_context(|| format!("targets.{name}"))?;
-        targets.push(Arc::new(target));
+        targets.push((Arc::new(target), settings.archives()));
     }
-    for target in targets {
+    for (target, archives) in targets {
+        if archives {
+            let what = "archive".to_owned();
+            for_ever(lifecycle, target.clone(), what, archive::run);
+            lifecycle.spawn(archive::expire(target.clone()));
+        }
         supervise(target, lifecycle);
     }
     let instance = config.ingest.instance.clone();

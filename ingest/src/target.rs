@@ -11,8 +11,8 @@ use tokio::sync::Semaphore;
 const WRITES: usize = 6;
 /// Transactions at once of workers that are held: they never take a connection from the others.
 const RETRIES: usize = 2;
-/// The workers' connections, the projection's, and one to spare.
-const CONNECTIONS: u32 = (WRITES + RETRIES) as u32 + 2;
+/// The workers' connections, the projection's, the archive's, and one to spare.
+const CONNECTIONS: u32 = (WRITES + RETRIES) as u32 + 3;
 /// Most messages of one batch: two batches and what is fetched stay below the acknowledgements
 /// that a consumer may owe (20,000).
 const BATCH_MESSAGES: usize = 6_000;

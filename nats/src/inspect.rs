@@ -27,6 +27,11 @@ pub fn ingest_consumer(target: &TargetName, org: &OrgKey) -> String {
     format!("ingest-{target}-{org}")
 }
 
+/// The name of the consumer that brings device messages as they came into one target.
+pub fn archive_consumer(target: &TargetName) -> String {
+    format!("archive-{target}")
+}
+
 /// A stream.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StreamState {

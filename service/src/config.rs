@@ -24,6 +24,8 @@ pub struct Config {
     pub targets: BTreeMap<TargetName, Target>,
     /// The database of simulator state.
     pub state: State,
+    /// Device messages as they came, kept in databases.
+    pub archive: Archive,
     /// How large streams may grow.
     pub streams: Streams,
     /// The bridge.
@@ -84,12 +86,35 @@ pub struct Target {
     /// Whether an HTTP client's 200 waits for it.
     #[serde(default)]
     pub primary: bool,
+    /// Whether it keeps device messages as they came (`core.telemetry_raw`); left out: the primary
+    /// does.
+    #[serde(default)]
+    pub archive: Option<bool>,
+}
+
+/// The archive of device messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Archive {
+    /// How long it keeps them, in days; 0: for ever. `migrate` tells the databases.
+    pub keep_days: u16,
+}
+
+impl Default for Archive {
+    fn default() -> Self {
+        Self { keep_days: 30 }
+    }
 }
 
 impl Target {
     /// The URL of the role that owns the tables.
     pub fn owner_url(&self) -> &str {
         self.owner_url.as_deref().unwrap_or(&self.url)
+    }
+
+    /// Whether it keeps device messages as they came.
+    pub fn archives(&self) -> bool {
+        self.archive.unwrap_or(self.primary)
     }
 }
 
@@ -190,6 +215,7 @@ impl Default for Config {
             url: format!("postgresql://haystack_ingest@127.0.0.1:{port}/haystack"),
             owner_url: Some(format!("postgresql://haystack@127.0.0.1:{port}/haystack")),
             primary,
+            archive: None,
         };
         let name = |text| TargetName::parse(text).expect("a valid name");
         Self {
@@ -201,6 +227,7 @@ impl Default for Config {
                 (name("secondary"), target(5433, false)),
             ]),
             state: State::default(),
+            archive: Archive::default(),
             streams: Streams::default(),
             bridge: Bridge::default(),
             ingest: Ingest::default(),

@@ -1,7 +1,9 @@
 //! The only room with SQL: connections, migrations, the merge into values tables, the projection
 //! of `MODEL`, and what `verify`, `status` and `doctor` ask a database.
 
+pub mod archive;
 pub mod connect;
+mod copy;
 pub mod fault;
 pub mod inspect;
 pub mod migrate;

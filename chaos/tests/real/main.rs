@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that can't go on panics")]
 #![expect(unreachable_pub, reason = "modules of one test binary")]
 
+mod archive;
 mod bridge;
 mod chunks;
 mod crash;

@@ -51,6 +51,12 @@ pub struct Committed {
 impl Proof for Committed {}
 
 impl Committed {
+    /// Of messages for the archive.
+    pub(crate) fn archived(offered: u64, changed: u64) -> Self {
+        let counts = Counts { offered, changed, deleted: 0, path: WritePath::Optimistic };
+        Self { counts }
+    }
+
     /// What the write did.
     pub fn counts(&self) -> Counts {
         self.counts

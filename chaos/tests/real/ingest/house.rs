@@ -88,7 +88,8 @@ impl House {
         migrate::run(&base.owner).await.unwrap();
         let name = target(name);
         let primary = self.config.targets.is_empty();
-        let settings = Target { url: raw.ingest_url(), owner_url: None, primary };
+        let settings =
+            Target { url: raw.ingest_url(), owner_url: None, primary, archive: Some(false) };
         self.config.targets.insert(name.clone(), settings);
         self.bases.insert(name, base);
     }

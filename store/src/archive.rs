@@ -1,0 +1,118 @@
+//! Device messages as they came, on record: added once, never changed.
+
+use crate::{
+    connect::{Database, answered},
+    copy::{copy, field, fields, optional, time},
+    fault::{Fault, Verdict, classify},
+    write::Committed,
+};
+use domain::{Position, raw::RawMessage};
+use sqlx::{AssertSqlSafe, PgConnection};
+use std::borrow::Cow;
+
+const TABLE: &str = "core.telemetry_raw";
+/// Lives as long as its connection, empty between transactions.
+const STAGING: &str = "archive_staging";
+const COLUMNS: &str = "accepted_at, sequence, index, received_at, org_key, device_id, device_type, \
+     profile_version, name, content_type, session, packet_id, number, payload";
+const FIELDS: i16 = 14;
+/// Rows that one call of [`expire`] removes at most.
+const EXPIRE_ROWS: i32 = 10_000;
+
+/// A message and where it stands in `RAW`.
+#[derive(Debug, Clone)]
+pub struct Entry<'m> {
+    /// Of the pack.
+    pub position: Position,
+    /// Its place in the pack.
+    pub index: u16,
+    /// The message.
+    pub message: RawMessage<'m>,
+}
+
+/// Adds messages; those that are there already stay as they are.
+pub async fn write(database: &Database, entries: &[Entry<'_>]) -> Result<Committed, Fault> {
+    let mut connection = database.borrow().await?;
+    let held = &mut *connection.held;
+    let added = answered(database.patience(false), async {
+        let added = add(held, entries).await;
+        if added.is_err() {
+            // What the server said counts; a connection that is gone is not given back.
+            let _ = sqlx::raw_sql("rollback").execute(&mut *held).await;
+        }
+        added
+    })
+    .await?;
+    connection.give_back();
+    Ok(Committed::archived(entries.len() as u64, added))
+}
+
+async fn add(connection: &mut PgConnection, entries: &[Entry<'_>]) -> sqlx::Result<u64> {
+    let run = |sql: String| sqlx::raw_sql(AssertSqlSafe(sql));
+    run("begin; savepoint straight".to_owned()).execute(&mut *connection).await?;
+    let added = match copy(connection, TABLE, COLUMNS, entries, encode).await {
+        // Some came again.
+        Err(error) if classify(&error).verdict == Verdict::Conflict => {
+            let stage = format!(
+                "rollback to savepoint straight; \
+                 create temp table if not exists {STAGING} (like {TABLE}) on commit delete rows"
+            );
+            run(stage).execute(&mut *connection).await?;
+            copy(connection, STAGING, COLUMNS, entries, encode).await?;
+            let merge = format!(
+                "insert into {TABLE} ({COLUMNS}) select {COLUMNS} from {STAGING} \
+                 on conflict do nothing"
+            );
+            run(merge).execute(&mut *connection).await?.rows_affected()
+        }
+        added => added?,
+    };
+    run("commit".to_owned()).execute(connection).await?;
+    Ok(added)
+}
+
+fn encode(buffer: &mut Vec<u8>, entry: &Entry<'_>) {
+    let Entry { position, index, message } = entry;
+    let sender = message.sender.as_ref();
+    let text = |buffer: &mut Vec<u8>, text: Option<&str>| optional(buffer, text.map(str::as_bytes));
+    fields(buffer, FIELDS);
+    field(buffer, &time(position.stored_at));
+    field(buffer, &position.sequence.to_be_bytes());
+    field(buffer, &i32::from(*index).to_be_bytes());
+    field(buffer, &time(message.received_at));
+    text(buffer, sender.map(|sender| sender.org.as_str()));
+    text(buffer, sender.map(|sender| sender.device.as_str()));
+    text(buffer, sender.map(|sender| sender.profile.id.as_str()));
+    optional(
+        buffer,
+        sender.map(|sender| sender.profile.version.to_be_bytes()).as_ref().map(AsRef::as_ref),
+    );
+    text(buffer, Some(&keepable(&message.name)));
+    text(buffer, Some(&keepable(&message.content_type)));
+    field(buffer, &message.session.to_be_bytes());
+    field(buffer, &i32::from(message.packet_id).to_be_bytes());
+    field(buffer, &message.number.to_be_bytes());
+    field(buffer, &message.payload);
+}
+
+/// A text as PostgreSQL takes it: without NUL characters.
+fn keepable(text: &str) -> Cow<'_, str> {
+    if text.contains('\0') { text.replace('\0', "\u{fffd}").into() } else { text.into() }
+}
+
+/// Removes what is older than the policy says, a part of it; gives how many rows went. Called again
+/// until it gives none.
+pub async fn expire(database: &Database) -> Result<u64, Fault> {
+    let mut connection = database.borrow().await?;
+    let asked = sqlx::query_scalar("select core.expire_telemetry_raw($1)")
+        .bind(EXPIRE_ROWS)
+        .fetch_one(&mut *connection.held);
+    let removed: i64 = answered(database.patience(false), asked).await?;
+    connection.give_back();
+    Ok(removed.cast_unsigned())
+}
+
+/// Sets how long the archive keeps messages, in days; 0: for ever. For the owner of the tables.
+pub async fn set_policy(database: &Database, keep_days: u16) -> Result<(), Fault> {
+    database.run(&format!("update core.archive_policy set keep_days = {keep_days}")).await
+}
