@@ -3,7 +3,7 @@
 SHELL := /bin/sh
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 
-.PHONY: up down setup build test check lint deny advisories bench test-timescale
+.PHONY: up down setup build test check lint deny advisories bench test-timescale fuzz
 
 # Installs what is missing, builds, starts everything on this machine. Ctrl-C stops it.
 # Flags for it: make up ARGS="--data-dir /srv/haystack --detach"
@@ -34,6 +34,15 @@ check: lint
 lint:
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
+
+# Looks for bytes from outside that break a promise, FUZZ seconds for each kind; needs a nightly
+# compiler. What it finds worth keeping goes into chaos/corpus, which every test run tries.
+FUZZ ?= 60
+fuzz:
+	@command -v cargo-fuzz >/dev/null || cargo install --locked cargo-fuzz
+	for kind in payload part envelope; do \
+		cargo +nightly fuzz run --fuzz-dir chaos/fuzz $$kind chaos/corpus/$$kind -- \
+			-max_total_time=$(FUZZ) -max_len=4096 || exit 1; done
 
 # Licences, sources and banned crates of everything we depend on.
 deny:

@@ -28,7 +28,7 @@ const ROOMS: [(&str, &[&str]); 13] = [
         ],
     ),
     ("testkit", &["domain", "local"]),
-    ("chaos", &[]),
+    ("chaos", &["domain", "nats"]),
     (
         "bench",
         &[
