@@ -191,7 +191,11 @@ fn account(
         version: env!("CARGO_PKG_VERSION").to_owned(),
         holds: holds.list(),
         counters: counters.list(),
-        details: [("mqtt".to_owned(), session(&broker, link.connected().as_ref()))].into(),
+        details: [
+            ("mqtt".to_owned(), session(&broker, link.connected().as_ref())),
+            ("broker".to_owned(), link.heard().to_string()),
+        ]
+        .into(),
     }
 }
 

@@ -17,10 +17,12 @@ mod connection;
 mod outgoing;
 mod sender;
 mod tls;
+mod watch;
 
 pub use broker::{Broker, InvalidBroker, Tls};
 pub use outgoing::{Connected, Link, NotSent, Outflow, Outgoing, Sent};
 pub use sender::Sender;
+pub use watch::Heard;
 
 use bytes::Bytes;
 use connection::{Connection, Ended};

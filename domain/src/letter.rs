@@ -35,6 +35,8 @@ pub enum Reason {
     UnknownDevice,
     /// The payload is not JSON.
     NotJson,
+    /// The payload has more bytes than a message may.
+    TooLarge,
     /// The payload holds more values than one message may.
     TooComplex,
     /// A field is not of the type that the device type says.
@@ -69,6 +71,7 @@ impl Reason {
         match self {
             Self::UnknownDevice => "unknown_device",
             Self::NotJson => "not_json",
+            Self::TooLarge => "too_large",
             Self::TooComplex => "too_complex",
             Self::WrongType => "wrong_type",
             Self::NothingMapped => "nothing_mapped",

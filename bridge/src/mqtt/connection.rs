@@ -2,6 +2,7 @@
 
 use super::{
     Broker, Connected, Counted, Incoming, Link, MAX_PUBACKS, Outflow, Outgoing, Take, Unacked, tls,
+    watch,
 };
 use domain::{Clock, SystemClock, raw::MAX_PAYLOAD, topic::FILTERS};
 use futures_util::{FutureExt, SinkExt, StreamExt};
@@ -45,6 +46,8 @@ const READ_BUFFER: usize = 64 << 10;
 /// Packet ids of the subscription, and of the one that may be left from another configuration.
 const SUBSCRIBE_ID: u16 = 1;
 const UNSUBSCRIBE_ID: u16 = 2;
+/// The same of what the broker says of itself.
+const WATCH_ID: u16 = 3;
 /// A session that is to end is empty when the broker sends no message for so long.
 const LEAVE_SILENCE: Duration = Duration::from_secs(10);
 /// The session outlives every outage (MQTT 5, 3.1.2.11.2: it never expires).
@@ -139,6 +142,10 @@ impl<'c> Connection<'c> {
                 Err(ended) => return ended,
             };
             match packet {
+                Packet::Publish(publish) if publish.topic.starts_with(watch::PREFIX.as_bytes()) => {
+                    let topic = String::from_utf8_lossy(&publish.topic);
+                    self.link.watch.take(&topic, &publish.payload);
+                }
                 Packet::Publish(publish) if publish.qos != QoS::ExactlyOnce => {
                     let incoming = self.incoming(publish);
                     tokio::select! {
@@ -147,6 +154,8 @@ impl<'c> Connection<'c> {
                         () = patience.shutdown.cancelled() => return Ended::Stopped,
                     }
                 }
+                // Another broker may say nothing of itself.
+                Packet::SubAck(SubAck { pkid: WATCH_ID, .. }) => {}
                 Packet::SubAck(answer) if subscribed(&answer) => {
                     patience.moving();
                     let (since, session_kept) = (SystemClock.now(), self.session_present);
@@ -349,6 +358,10 @@ fn subscription(broker: &Broker) -> Vec<Packet> {
     let mut subscribe = Subscribe::new_many(filters, None);
     subscribe.pkid = SUBSCRIBE_ID;
     let mut packets = vec![Packet::Subscribe(subscribe)];
+    let own = watch::FILTERS.map(|path| Filter::new(path, QoS::AtMostOnce));
+    let mut own = Subscribe::new_many(own, None);
+    own.pkid = WATCH_ID;
+    packets.push(Packet::Subscribe(own));
     if is_shared {
         // Only when the shared ones are there: what comes in between may come twice, and is not lost.
         packets.push(unsubscribe(alone()));

@@ -1,6 +1,7 @@
 //! What goes out to devices: QoS 1, a bounded queue that outlives connections, and what became of
 //! each.
 
+use super::watch::{Heard, Watch};
 use bytes::Bytes;
 use rumqttc::v5::mqttbytes::{
     QoS,
@@ -72,13 +73,14 @@ pub struct Connected {
 pub struct Link {
     queue: mpsc::Sender<Outgoing>,
     connected: Arc<Mutex<Option<Connected>>>,
+    pub(super) watch: Watch,
 }
 
 impl Link {
     /// A way out and its other end.
     pub fn new() -> (Self, Outflow) {
         let (queue, waiting) = mpsc::channel(MAX_WAITING);
-        let link = Self { queue, connected: Arc::default() };
+        let link = Self { queue, connected: Arc::default(), watch: Watch::default() };
         let outflow = Outflow {
             waiting,
             again: VecDeque::new(),
@@ -92,6 +94,11 @@ impl Link {
     /// The connection; `None` while there is none.
     pub fn connected(&self) -> Option<Connected> {
         self.connected.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What the broker said of itself.
+    pub fn heard(&self) -> Heard {
+        self.watch.heard()
     }
 
     pub(super) fn set(&self, connected: Option<Connected>) {

@@ -12,7 +12,7 @@ use domain::{
     model::{Device, MAX_LOGICAL},
     normalize::{Fault, LogicalReadings, MAX_FAULTS, Normalized, Reading, TimeLimits, normalize},
     presence::{self, Presence},
-    raw::{ASSEMBLED, RawMessage, STATUS, STATUS_KEPT, Sender},
+    raw::{ASSEMBLED, MAX_PAYLOAD, RawMessage, STATUS, STATUS_KEPT, Sender},
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -81,6 +81,11 @@ pub(super) fn normalize_entry(
         let detail = format!("no device {name:?} is registered; `haystack device add` does it");
         return Ok(Outcome::dead(Reason::UnknownDevice, detail));
     };
+    if entry.payload.len() > MAX_PAYLOAD {
+        let bytes = entry.payload.len();
+        let detail = format!("{bytes} bytes, a message has {MAX_PAYLOAD} at most");
+        return Ok(Outcome::dead(Reason::TooLarge, detail));
+    }
     let Sender { org, device, profile } = sender;
     let (Some(device), Some(profile)) =
         (known.directory.device(device), known.directory.profile(org, profile))

@@ -190,7 +190,8 @@ async fn a_command_reaches_a_device_that_listens_and_the_outcome_is_told() {
     assert_eq!(command("{\"set\":3}").0, Some(0));
     eventually("the commands", || async {
         let told: Vec<_> = device.told().iter().map(|it| it["set"].clone()).collect();
-        if told == [2, 3] { Ok(()) } else { Err(format!("{told:?}")) }
+        // The first may come again: the device may have died before it said yes.
+        if told.ends_with(&[2.into(), 3.into()]) { Ok(()) } else { Err(format!("{told:?}")) }
     })
     .await;
     let unknown = platform.command(&["device", "command", "NOBODY", "{}"]);

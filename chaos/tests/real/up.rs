@@ -273,6 +273,13 @@ async fn certificates_decide(home: &Home, env: &BTreeMap<String, String>) {
     authority.issue(&domain::DeviceId::parse("OLD-1").unwrap(), 1, long_ago).unwrap();
     let old = files(&pki, "OLD-1");
     assert!(!publish_by(env, &arguments(&old), "devices/OLD-1/telemetry", 104).0);
+    eventually("the refusals in status", || async {
+        let status = home.succeed(&["status"]);
+        let counted =
+            ["(bad_certificate)", "(no_certificate)"].iter().all(|it| status.contains(it));
+        if counted { Ok(()) } else { Err(status) }
+    })
+    .await;
     // Revoked: the live connection ends, and no other is made.
     let renewed = home.succeed(&["pki", "renew", DEVICE]);
     assert!(renewed.contains("previous-cert.pem"), "{renewed}");

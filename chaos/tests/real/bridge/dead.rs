@@ -12,6 +12,10 @@ use nats::{
 };
 use std::collections::BTreeMap;
 use testkit::eventually;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 
 /// Waits for so many letters.
 async fn letters(stage: &Stage, count: usize) -> Vec<domain::Letter> {
@@ -68,6 +72,90 @@ async fn each_reason_is_named_and_the_neighbours_are_stored() {
     // The neighbours, and the good half of the last one.
     stored(&stage, &[0, 1, 2, 3, 4, 5, 70]).await;
     stage.counts("letters", letters.len() as u64).await;
+    bridge.stop().await;
+}
+
+/// A PUBLISH of QoS 1 as bytes (MQTT 3.1.1): client libraries refuse what a hostile client sends.
+fn publish_packet(topic: &str, payload: &[u8]) -> Vec<u8> {
+    let mut body = (topic.len() as u16).to_be_bytes().to_vec();
+    body.extend(topic.as_bytes());
+    body.extend([0, 1]);
+    body.extend(payload);
+    let (mut packet, mut left) = (vec![0x32], body.len());
+    while left > 127 {
+        packet.push((left % 128) as u8 | 0x80);
+        left /= 128;
+    }
+    packet.push(left as u8);
+    packet.extend(body);
+    packet
+}
+
+/// Sends a packet on a connection of its own. `true`: the broker said yes to it; `false`: it ended the
+/// connection.
+async fn send_bytes(stage: &Stage, packet: &[u8]) -> bool {
+    const CONNECT: &[u8] = b"\x10\x0e\x00\x04MQTT\x04\x02\x00\x3c\x00\x02hx";
+    let port = stage.mosquitto.port();
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    stream.write_all(CONNECT).await.unwrap();
+    let mut answer = [0; 4];
+    stream.read_exact(&mut answer).await.unwrap();
+    // It may end the connection before it has read all of a packet that is too large.
+    let sent = stream.write_all(packet).await;
+    let answered = stream.read_exact(&mut answer).await;
+    sent.is_ok() && answered.is_ok() && answer[0] == 0x40
+}
+
+#[tokio::test]
+async fn hostile_messages_are_refused_at_the_broker_or_set_aside_and_the_next_is_unharmed() {
+    let stage = Stage::start().await;
+    let bridge = stage.bridge().await;
+    let topic = format!("devices/{DEVICE}/telemetry");
+    let ts = "\"ts\":\"2026-01-01T00:00:00Z\"";
+    let deep = [b"[".repeat(100_000), b"]".repeat(100_000)].concat();
+    let spaces = |bytes: usize| vec![b' '; 8 * 1024 * 1024 + bytes];
+    let aside: [(&str, Vec<u8>, Reason); 10] = [
+        (&topic, spaces(1), Reason::TooLarge),
+        (&topic, Vec::new(), Reason::NotJson),
+        (&topic, b"\xff\xfe".to_vec(), Reason::NotJson),
+        (&topic, deep, Reason::NotJson),
+        (&topic, format!("{{{ts},\"temperature\":NaN}}").into(), Reason::NotJson),
+        (&topic, format!("{{{ts},\"temperature\":1e999}}").into(), Reason::NotJson),
+        (&topic, format!("[{}]", "0,".repeat(300_000) + "0").into(), Reason::TooComplex),
+        // Names that would be wildcards, separators or another protocol's topic, were they subjects.
+        ("devices/a.b*c> d/telemetry", reading(900).into(), Reason::UnknownDevice),
+        (
+            "devices/spBv1.0%2Fgroup%2FNDATA%2Fnode/telemetry",
+            reading(900).into(),
+            Reason::UnknownDevice,
+        ),
+        ("devices//telemetry", reading(900).into(), Reason::UnknownDevice),
+    ];
+    let mut next = 0;
+    for (topic, payload, reason) in aside {
+        let before = stage.letters().await.len();
+        assert!(send_bytes(&stage, &publish_packet(topic, &payload)).await, "{reason}");
+        let letter = letters(&stage, before + 1).await.pop().unwrap();
+        assert_eq!((letter.reason, letter.stage), (reason, At::Normalize), "{topic}: {letter:?}");
+        stage.publish(DEVICE, [reading(next)]).await;
+        next += 1;
+    }
+    for (topic, payload) in [
+        (topic.as_str(), spaces(70_000)),
+        ("devices/a+b/telemetry", Vec::new()),
+        ("devices/a#/telemetry", Vec::new()),
+        ("devices/a\0b/telemetry", Vec::new()),
+    ] {
+        let before = stage.raw().await.len();
+        assert!(!send_bytes(&stage, &publish_packet(topic, &payload)).await, "{topic}");
+        assert_eq!(stage.raw().await.len(), before);
+        stage.publish(DEVICE, [reading(next)]).await;
+        next += 1;
+    }
+    // Of a key that is there twice the last counts.
+    let twice = format!("{{{ts},\"temperature\":1,\"temperature\":{next}}}");
+    stage.publish(DEVICE, [twice]).await;
+    stored(&stage, &(0..=next).collect::<Vec<_>>()).await;
     bridge.stop().await;
 }
 
