@@ -154,22 +154,21 @@ impl<'c> Connection<'c> {
                         () = patience.shutdown.cancelled() => return Ended::Stopped,
                     }
                 }
-                // Another broker may say nothing of itself.
-                Packet::SubAck(SubAck { pkid: WATCH_ID, .. }) => {}
-                Packet::SubAck(answer) if subscribed(&answer) => {
+                Packet::SubAck(answer) if answer.pkid == SUBSCRIBE_ID => {
+                    if !subscribed(&answer) {
+                        return self.lose("it refuses the subscription; check its access list");
+                    }
                     patience.moving();
                     let (since, session_kept) = (SystemClock.now(), self.session_present);
                     self.link.set(Some(Connected { since, session_kept }));
                     tracing::info!("subscribed at the MQTT broker");
                 }
-                Packet::SubAck(_) => {
-                    return self.lose("it refuses the subscription; check its access list");
-                }
                 Packet::PubAck(PubAck { pkid, reason, .. }) => {
                     // There is room for an answer to each packet id.
                     let _ = self.answers.try_send((pkid, reason));
                 }
-                Packet::PingResp(_) | Packet::UnsubAck(_) => {}
+                // Another broker may say nothing of itself.
+                Packet::SubAck(_) | Packet::PingResp(_) | Packet::UnsubAck(_) => {}
                 Packet::Disconnect(goodbye) => {
                     let why = match goodbye.reason_code {
                         DisconnectReasonCode::SessionTakenOver => {
