@@ -4,7 +4,7 @@ use crate::machine;
 use anyhow::{Context, Result};
 use domain::{Timestamp, model::Record};
 use sqlx::{AssertSqlSafe, ConnectOptions, PgConnection};
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 use store::{Database, Limits, Login, OrgRef, Projection, verify};
 use testkit::Postgres;
 
@@ -49,6 +49,21 @@ impl Target {
         Ok(state)
     }
 
+    /// Fresh databases for `bench/peers`, by the names that they expect: the port and the passwords.
+    pub(crate) async fn for_peers(&self) -> Result<(u16, PathBuf)> {
+        let mut connection = self.superuser().await?;
+        let owner = local::roles::OWNER;
+        let mut statements = vec![format!("grant pg_checkpoint to {owner}")];
+        for name in ["tele_primary", "tele_secondary"] {
+            statements.push(format!("drop database if exists {name}"));
+            statements.push(format!("create database {name} owner {owner}"));
+        }
+        for statement in statements {
+            sqlx::raw_sql(AssertSqlSafe(statement)).execute(&mut connection).await?;
+        }
+        Ok((self.cluster.port(), self.inside.passfile().to_owned()))
+    }
+
     /// The postmaster.
     pub(crate) fn pid(&self) -> u32 {
         self.cluster.pid().unwrap_or(0)
@@ -79,7 +94,10 @@ impl Target {
     /// New, empty files for the org's tables, nothing left to write back.
     pub(crate) async fn empty(&self, org: &OrgRef) -> Result<()> {
         let key = &org.key;
-        let sql = format!("truncate core.values_{key}, core.values_{key}_current; checkpoint");
+        let sql = format!(
+            "truncate core.values_{key}, core.values_{key}_current, core.telemetry_raw, \
+             core.device_presence; checkpoint"
+        );
         let mut connection = self.superuser().await?;
         for statement in sql.split(';') {
             sqlx::raw_sql(AssertSqlSafe(statement.to_owned())).execute(&mut connection).await?;
@@ -90,6 +108,20 @@ impl Target {
     /// Writes back what is dirty, so that the next measure does not pay for the last one.
     pub(crate) async fn checkpoint(&self) -> Result<()> {
         sqlx::raw_sql("checkpoint").execute(&mut self.superuser().await?).await?;
+        Ok(())
+    }
+
+    /// Devices that are there.
+    pub(crate) async fn online(&self) -> Result<u64> {
+        let query = sqlx::query_scalar("select count(*) from core.device_presence where online");
+        let count: i64 = query.fetch_one(&mut self.superuser().await?).await?;
+        Ok(count as u64)
+    }
+
+    /// Forgets which devices are there.
+    pub(crate) async fn forget_presence(&self) -> Result<()> {
+        let sql = "truncate core.device_presence";
+        sqlx::raw_sql(sql).execute(&mut self.superuser().await?).await?;
         Ok(())
     }
 

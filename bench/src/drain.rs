@@ -18,6 +18,7 @@ pub(crate) fn main(args: &[String]) -> anyhow::Result<()> {
         id: "bench-drain",
         clean: args.number("clean", 1)? == 1,
         login: Some((local::mosquitto::USER, &password)),
+        tls: None,
     };
     let mut client = Client::connect(&session)?;
     client.subscribe(args.text("filter", domain::topic::FILTERS[0]))?;

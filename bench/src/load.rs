@@ -1,13 +1,15 @@
 //! `haystack-bench load`: many devices that publish by QoS 1, over a few connections.
 
 use crate::{
-    message::{METRICS, Messages, Shape},
+    feed,
+    message::{DEVICES, METRICS, Messages, Shape},
     mqtt::{Client, Packet, Session},
 };
 use anyhow::Context;
 use std::{
     collections::HashMap,
     io::{BufRead, Write},
+    path::PathBuf,
     sync::{Arc, Barrier},
     thread,
     time::Instant,
@@ -59,7 +61,7 @@ pub(crate) fn wait_for_line() -> anyhow::Result<()> {
     Ok(())
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Load {
     messages: u64,
     /// Readings in each.
@@ -69,13 +71,17 @@ struct Load {
     /// Messages of one connection that may wait for the broker's yes.
     window: u64,
     connections: u64,
+    /// Devices that they speak for.
+    devices: u64,
     shape: Shape,
+    /// The folder of the authority: each connection is its device's, by certificate.
+    tls: Option<PathBuf>,
 }
 
 /// Runs the load. With `gate=1` it says `ready`, begins at a line of standard input and ends with
 /// its end, so that whoever started it can look at what it cost.
 pub(crate) fn main(args: &[String]) -> anyhow::Result<()> {
-    let known = ["n", "per", "size", "window", "connections", "shape", "gate"];
+    let known = ["n", "per", "size", "window", "connections", "devices", "shape", "tls", "gate"];
     let args = Args::parse(args, &known)?;
     let load = Load {
         messages: args.number("n", 100_000)?,
@@ -83,35 +89,46 @@ pub(crate) fn main(args: &[String]) -> anyhow::Result<()> {
         size: args.number("size", 200)? as usize,
         window: args.number("window", 1_000)?.clamp(1, 60_000),
         connections: args.number("connections", 4)?.clamp(1, 64),
+        devices: args.number("devices", DEVICES)?.clamp(1, DEVICES),
         shape: match args.text("shape", "values") {
             "values" => Shape::Values,
             "device" => Shape::Device,
             other => anyhow::bail!("shape={other}: values or device"),
         },
+        tls: Some(args.text("tls", "")).filter(|path| !path.is_empty()).map(PathBuf::from),
     };
+    anyhow::ensure!(
+        load.tls.is_none() || load.connections == load.devices,
+        "with TLS each device has a connection of its own: connections and devices are the same"
+    );
     let gate = args.number("gate", 0)? == 1;
     anyhow::ensure!(
         load.shape == Shape::Values || (1..=METRICS).contains(&load.per),
         "per: a device has 1 to {METRICS} metrics"
     );
-    let seconds = run(load, gate)?;
-    let rate = load.messages as f64 / seconds;
     let messages = load.messages;
+    let seconds = run(&load, gate)?;
+    let rate = messages as f64 / seconds;
     say(&format!("{{\"messages\":{messages},\"seconds\":{seconds:.4},\"per_second\":{rate:.1}}}"))?;
     if gate { wait_for_line() } else { Ok(()) }
 }
 
-fn run(load: Load, gate: bool) -> anyhow::Result<f64> {
+fn run(load: &Load, gate: bool) -> anyhow::Result<f64> {
     let port = port()?;
     let start = Arc::new(Barrier::new(load.connections as usize + 1));
     let mut threads = Vec::new();
     for number in 0..load.connections {
-        let id = format!("load-{}-{number}", std::process::id());
-        let mut client = Client::connect(&Session { port, id: &id, clean: true, login: None })?;
-        let start = start.clone();
+        let id = match &load.tls {
+            Some(_) => feed::device_name(number),
+            None => format!("load-{}-{number}", std::process::id()),
+        };
+        let tls = load.tls.as_deref();
+        let mut client =
+            Client::connect(&Session { port, id: &id, clean: true, login: None, tls })?;
+        let (start, load) = (start.clone(), load.clone());
         threads.push(thread::spawn(move || {
             start.wait();
-            publish_all(&mut client, load, number)
+            publish_all(&mut client, &load, number)
         }));
     }
     if gate {
@@ -128,10 +145,10 @@ fn run(load: Load, gate: bool) -> anyhow::Result<f64> {
 
 /// Publishes every message whose number belongs to this connection. At most `window` are without
 /// the broker's yes; half of it may come back before more are written, so that writes are few.
-fn publish_all(client: &mut Client, load: Load, connection: u64) -> anyhow::Result<()> {
+fn publish_all(client: &mut Client, load: &Load, connection: u64) -> anyhow::Result<()> {
     let mut numbers = (connection..load.messages).step_by(load.connections as usize);
     let total = numbers.clone().count() as u64;
-    let mut writer = Messages::new(load.shape, load.per, load.size, connection);
+    let mut writer = Messages::new(load.shape, load.per, load.size, connection, load.devices);
     let (mut sent, mut acked) = (0, 0);
     let mut packets = Vec::with_capacity(WRITE * 2);
     while acked < total {

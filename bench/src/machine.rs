@@ -183,6 +183,14 @@ fn field(status: &str, name: &str) -> u64 {
     kib.unwrap_or(0) * 1024
 }
 
+/// Lets this process, and what it starts, have so many open files.
+pub(crate) fn raise_descriptors(count: u64) -> anyhow::Result<()> {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    anyhow::ensure!(count <= most, "{count} open files are needed, {most} are allowed: ulimit -Hn");
+    Ok(setrlimit(Resource::RLIMIT_NOFILE, count, most)?)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,11 +1,14 @@
 //! `haystack-bench`: what this machine gives, and how much of it our services take up.
 
 mod bars;
+mod chunks;
 mod copy;
+mod crowd;
 mod databases;
 mod drain;
 mod feed;
 mod ingest;
+mod latency;
 mod load;
 mod machine;
 mod message;
@@ -15,9 +18,12 @@ mod options;
 mod pipeline;
 mod process;
 mod publish;
+mod python;
 mod report;
 mod simulate;
 mod stack;
+mod tls;
+mod traffic;
 
 use clap::{Parser, Subcommand};
 use options::{Family, Options};
@@ -36,8 +42,7 @@ struct Cli {
     options: Options,
 }
 
-const PEERS: &str =
-    "Peers (Python programs that do the same job) are run by hand: bench/README.md.";
+const PEERS: &str = "Peers (Python programs that do the same job): bench/README.md says how to measure them beside us.";
 
 #[derive(Subcommand)]
 enum Command {
@@ -86,6 +91,18 @@ async fn measure(options: &Options) -> anyhow::Result<()> {
         }
         if options.asks_for(Family::Mqtt) {
             pipeline::rounds(&stack, options, &mut report).await?;
+        }
+        if options.asks_for(Family::Devices) {
+            pipeline::devices(&stack, options, &mut report).await?;
+        }
+        if options.asks_for(Family::Latency) {
+            latency::rounds(&stack, options, &mut report).await?;
+        }
+        if options.asks_for(Family::Chunks) {
+            chunks::rounds(&stack, options, &mut report).await?;
+        }
+        if options.asks_for(Family::Crowd) {
+            crowd::rounds(&stack, options, &mut report).await?;
         }
         anyhow::Ok(())
     };

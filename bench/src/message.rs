@@ -6,7 +6,7 @@ use domain::Timestamp;
 /// 2026-01-01T00:00:00Z, in microseconds since 1970.
 const BASE: i64 = 1_767_225_600_000_000;
 
-/// Devices that `load` speaks for.
+/// Devices that `load` speaks for, where nobody says.
 pub(crate) const DEVICES: u64 = 200;
 /// Metrics of their device type.
 pub(crate) const METRICS: u64 = 30;
@@ -31,6 +31,7 @@ pub(crate) struct Messages {
     payload: Vec<u8>,
     tick: Option<u64>,
     time: String,
+    devices: u64,
     /// Topic of each device, name of each metric.
     topics: Vec<String>,
     metrics: Vec<String>,
@@ -38,12 +39,12 @@ pub(crate) struct Messages {
 
 impl Messages {
     /// Messages of `per` readings and at least `size` bytes.
-    pub(crate) fn new(shape: Shape, per: u64, size: usize, connection: u64) -> Self {
+    pub(crate) fn new(shape: Shape, per: u64, size: usize, connection: u64, devices: u64) -> Self {
         let (payload, time) = (Vec::new(), String::new());
         let topic = |device| format!("devices/{}/telemetry", feed::device_name(device));
-        let topics = (0..DEVICES).map(topic).collect();
+        let topics = (0..devices).map(topic).collect();
         let metrics = (0..METRICS).map(metric_name).collect();
-        Self { shape, per, size, connection, payload, tick: None, time, topics, metrics }
+        Self { shape, per, size, connection, payload, tick: None, time, devices, topics, metrics }
     }
 
     /// Appends the message with this number to packets, under a packet id.
@@ -51,8 +52,8 @@ impl Messages {
         self.payload.clear();
         match self.shape {
             Shape::Device => {
-                let device = number % DEVICES;
-                self.device(device, number / DEVICES);
+                let device = number % self.devices;
+                self.device(device, number / self.devices);
                 mqtt::publish(packets, &self.topics[device as usize], id, &self.payload);
             }
             Shape::Values => {
@@ -188,7 +189,7 @@ mod tests {
             (Shape::Values, 1, 200),
             (Shape::Values, 30, 200),
         ] {
-            let mut messages = Messages::new(shape, per, size, 0);
+            let mut messages = Messages::new(shape, per, size, 0, DEVICES);
             messages.append(&mut Vec::new(), 4_321, 1);
             let value: serde_json::Value = serde_json::from_slice(&messages.payload).unwrap();
             assert!(messages.payload.len() >= size);

@@ -1,10 +1,12 @@
 //! Just enough MQTT 3.1.1 to load a broker with QoS 1 and to listen to it, cheap in processor time
 //! (OASIS MQTT 3.1.1, section 3). A measure needs no more; our bridge uses a real client.
 
+use crate::tls::{self, Secure};
 use anyhow::Context;
 use std::{
     io::{Read, Write},
     net::{Ipv4Addr, TcpStream},
+    path::Path,
     thread,
     time::Duration,
 };
@@ -38,6 +40,39 @@ pub(crate) struct Session<'a> {
     pub(crate) clean: bool,
     /// User and password, where it needs one.
     pub(crate) login: Option<(&'a str, &'a str)>,
+    /// The folder of the authority, where it comes with TLS and the certificate of its id.
+    pub(crate) tls: Option<&'a Path>,
+}
+
+/// What packets go over.
+enum Stream {
+    Plain(TcpStream),
+    Secure(Box<Secure>),
+}
+
+impl Read for Stream {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        match self {
+            Self::Plain(stream) => stream.read(buffer),
+            Self::Secure(stream) => stream.read(buffer),
+        }
+    }
+}
+
+impl Write for Stream {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        match self {
+            Self::Plain(stream) => stream.write(bytes),
+            Self::Secure(stream) => stream.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        match self {
+            Self::Plain(stream) => stream.flush(),
+            Self::Secure(stream) => stream.flush(),
+        }
+    }
 }
 
 /// A packet that came in.
@@ -52,7 +87,7 @@ pub(crate) enum Packet<'a> {
 
 /// A connection.
 pub(crate) struct Client {
-    stream: TcpStream,
+    stream: Stream,
     buffer: Vec<u8>,
     /// Where what is not read yet begins and ends in the buffer.
     unread: std::ops::Range<usize>,
@@ -66,6 +101,10 @@ impl Client {
         let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, session.port))
             .with_context(|| format!("nobody listens on port {}", session.port))?;
         stream.set_nodelay(true)?;
+        let stream = match session.tls {
+            None => Stream::Plain(stream),
+            Some(folder) => Stream::Secure(Box::new(tls::secure(stream, folder, session.id)?)),
+        };
         let mut client = Self { stream, buffer: vec![0; READ], unread: 0..0, busy: false };
         let mut packet = Vec::new();
         connect(&mut packet, session);
@@ -110,7 +149,8 @@ impl Client {
 
     /// Writes packets.
     pub(crate) fn send(&mut self, packets: &[u8]) -> anyhow::Result<()> {
-        self.stream.write_all(packets).context("the broker closed the connection")
+        let sent = self.stream.write_all(packets).and_then(|()| self.stream.flush());
+        sent.context("the broker closed the connection")
     }
 
     /// Waits for bytes and hands over each packet that is whole.

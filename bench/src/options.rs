@@ -4,6 +4,9 @@ use anyhow::Context;
 use clap::{Args, ValueEnum};
 use std::{path::PathBuf, time::Duration};
 
+/// Where the peers are.
+pub(crate) const PEERS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/peers");
+
 /// What a person can choose.
 #[derive(Args, Debug)]
 pub(crate) struct Options {
@@ -30,6 +33,16 @@ pub(crate) struct Options {
     /// MQTT messages of thirty readings; 0: none
     #[arg(long, default_value_t = 40_000)]
     pub(crate) large_messages: u64,
+    /// Reports in parts
+    #[arg(long, default_value_t = 50)]
+    pub(crate) reports: u32,
+    /// Devices of the crowd
+    #[arg(long, default_value_t = 10_000)]
+    pub(crate) crowd: u32,
+    /// A Python with what bench/peers/requirements.txt names, to measure the peer beside us [default:
+    /// the one in bench/peers/venv, where it is there]
+    #[arg(long, value_name = "FILE")]
+    python: Option<PathBuf>,
     /// Longest wait for other work on the machine to end, before each measure, in seconds
     #[arg(long, default_value_t = 25)]
     quiet_wait: u64,
@@ -54,8 +67,16 @@ pub(crate) enum Family {
     Publish,
     /// Simulated buildings, up to a year in both databases
     Simulator,
-    /// MQTT to both databases, beside Mosquitto alone
+    /// MQTT to both databases, beside Mosquitto alone and a Python pipeline
     Mqtt,
+    /// The same with 1 and 50 devices, without and with certificates
+    Devices,
+    /// How long a message takes at 1,000 a second
+    Latency,
+    /// Gateways' reports in parts
+    Chunks,
+    /// 10,000 devices that connect at once, twice
+    Crowd,
 }
 
 impl Options {
@@ -74,6 +95,12 @@ impl Options {
             path.display()
         );
         Ok(path)
+    }
+
+    /// The Python that runs the peer; `None`: it is not measured.
+    pub(crate) fn python(&self) -> Option<PathBuf> {
+        let default = PathBuf::from(PEERS).join("venv/bin/python");
+        self.python.clone().or_else(|| default.is_file().then_some(default))
     }
 
     /// Where the results go.

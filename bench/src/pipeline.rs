@@ -12,8 +12,10 @@ use crate::{
     mqtt::{self, Client, Packet, Session},
     options::Options,
     process::{Helper, Service},
-    report::{Report, Sample, bare_name, path_name},
+    python,
+    report::{Report, Sample, archive_name, bare_name, path_name, python_name},
     stack::Stack,
+    traffic::Traffic,
 };
 use anyhow::{Context, Result};
 use nats::{
@@ -22,8 +24,6 @@ use nats::{
 };
 use std::time::{Duration, Instant};
 
-/// Bytes of a device's message, at least.
-const PAYLOAD: usize = 200;
 /// How often consumers are looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// How often the first message is sent until it arrives.
@@ -31,37 +31,64 @@ const PROBE_EVERY: Duration = Duration::from_millis(500);
 /// Longest wait for the first message, and for the last.
 const LIMIT: Duration = Duration::from_mins(10);
 
-/// Mosquitto alone and the whole path in turn, as often as asked.
+/// Mosquitto alone and the whole path in turn, as often as asked; beside the path with readings of one
+/// in a message the same with the archive.
 pub(crate) async fn rounds(stack: &Stack, options: &Options, report: &mut Report) -> Result<()> {
     stack.register_devices().await?;
+    let sizes = [(options.messages, 1), (options.large_messages, 30)];
+    let all: Vec<Traffic> = sizes
+        .into_iter()
+        .filter(|&(count, _)| count > 0)
+        .map(|(count, readings)| Traffic::shared(count, readings))
+        .collect();
     for round in 1..=options.rounds {
-        let sizes = [(options.messages, 1), (options.large_messages, 30)];
-        for (count, readings_each) in sizes.into_iter().filter(|&(count, _)| count > 0) {
-            let sample = |measure, quiet, cost| {
-                let unit = "messages";
-                Sample { measure, round, unit, count, readings_each, quiet, cost }
-            };
-            for clean in [true, false] {
-                let (quiet, cost) = bare(stack, options, count, readings_each, clean).await?;
-                report.add(sample(bare_name(readings_each, clean), quiet, cost));
+        for &traffic in &all {
+            beside(stack, options, report, round, traffic, &[true, false]).await?;
+            let (quiet, cost) = path(stack, options, traffic, true).await?;
+            report.add(sample(archive_name(&traffic.name()), round, traffic, quiet, cost));
+            if let Some(python) = options.python() {
+                let (quiet, cost) = python::pipeline(stack, options, &python, traffic).await?;
+                report.add(sample(python_name(&traffic.name()), round, traffic, quiet, cost));
             }
-            let (quiet, cost) = path(stack, options, count, readings_each).await?;
-            report.add(sample(path_name(readings_each), quiet, cost));
         }
     }
     Ok(())
 }
 
-async fn load(stack: &Stack, messages: u64, readings: u64) -> Result<Helper> {
-    let args = [
-        format!("n={messages}"),
-        format!("per={readings}"),
-        format!("size={PAYLOAD}"),
-        "shape=device".to_owned(),
-        "gate=1".to_owned(),
-    ];
-    let port = stack.mosquitto.port().to_string();
-    Helper::start("load", &args, &[("MQTT_PORT", port)]).await
+/// One device and fifty, without and with certificates, beside Mosquitto alone.
+pub(crate) async fn devices(stack: &Stack, options: &Options, report: &mut Report) -> Result<()> {
+    stack.register_devices().await?;
+    for round in 1..=options.rounds {
+        for (devices, tls) in [(1, false), (50, false), (1, true), (50, true)] {
+            let traffic = Traffic::each(options.messages, devices, tls);
+            beside(stack, options, report, round, traffic, &[true]).await?;
+        }
+    }
+    Ok(())
+}
+
+fn sample(measure: String, round: u32, traffic: Traffic, quiet: bool, cost: Cost) -> Sample {
+    let Traffic { messages: count, readings: readings_each, .. } = traffic;
+    Sample { measure, round, unit: "messages", count, readings_each, quiet, cost }
+}
+
+/// Mosquitto alone, then the path.
+async fn beside(
+    stack: &Stack,
+    options: &Options,
+    report: &mut Report,
+    round: u32,
+    traffic: Traffic,
+    clean: &[bool],
+) -> Result<()> {
+    let name = traffic.name();
+    for &clean in clean {
+        let (quiet, cost) = bare(stack, options, traffic, clean).await?;
+        report.add(sample(bare_name(&name, clean), round, traffic, quiet, cost));
+    }
+    let (quiet, cost) = path(stack, options, traffic, false).await?;
+    report.add(sample(path_name(&name), round, traffic, quiet, cost));
+    Ok(())
 }
 
 /// Mosquitto alone: the same load, and a subscriber that acknowledges at once. With a clean session
@@ -69,8 +96,7 @@ async fn load(stack: &Stack, messages: u64, readings: u64) -> Result<Helper> {
 async fn bare(
     stack: &Stack,
     options: &Options,
-    messages: u64,
-    readings: u64,
+    traffic: Traffic,
     clean: bool,
 ) -> Result<(bool, Cost)> {
     stack.new_broker().await?;
@@ -78,9 +104,9 @@ async fn bare(
         ("MQTT_PORT", stack.mosquitto.port().to_string()),
         ("MQTT_PASSWORD", stack.mosquitto.password()),
     ];
-    let args = [format!("n={messages}"), format!("clean={}", u8::from(clean))];
+    let args = [format!("n={}", traffic.messages), format!("clean={}", u8::from(clean))];
     let mut drain = Helper::start("drain", &args, &environment).await?;
-    let mut load = load(stack, messages, readings).await?;
+    let mut load = traffic.start(stack).await?;
     let quiet = machine::quiet(options.quiet_wait()).await;
     let broker = stack.mosquitto.pid().context("the broker runs")?;
     let meter =
@@ -95,12 +121,44 @@ async fn bare(
 }
 
 /// Our two services while they are measured.
-struct Services {
+pub(crate) struct Services {
     bridge: Service,
     ingest: Service,
 }
 
 impl Services {
+    /// Starts them on empty streams and tables, and waits until a first message is through.
+    pub(crate) async fn start(stack: &Stack, archive: bool) -> Result<Self> {
+        stack.new_broker().await?;
+        stack.forget_consumers().await?;
+        for stream in [RAW, TELEMETRY, DEAD] {
+            stack.purge(stream).await?;
+        }
+        for target in &stack.targets {
+            target.empty(&stack.org).await?;
+        }
+        let ingest = stack.service_with("ingest", stack.targets.len(), archive)?;
+        let bridge = stack.service("bridge", stack.targets.len())?;
+        let mut services = Self { bridge, ingest };
+        warm_up(stack, &mut services).await?;
+        Ok(services)
+    }
+
+    /// Everything that is measured beside the load.
+    pub(crate) fn watched(&self, stack: &Stack) -> Result<Vec<Watched>> {
+        let mut watched: Vec<Watched> = stack.targets.iter().map(|t| (t.name, t.pid())).collect();
+        let broker = stack.mosquitto.pid().context("the broker runs")?;
+        watched.extend([("mosquitto", broker), ("nats", stack.nats_pid())]);
+        watched.extend([("bridge", self.bridge.pid()), ("ingest", self.ingest.pid())]);
+        Ok(watched)
+    }
+
+    /// Stops them, as a service manager would.
+    pub(crate) async fn stop(self) -> Result<()> {
+        self.bridge.stop().await?;
+        self.ingest.stop().await
+    }
+
     fn check(&mut self) -> Result<()> {
         self.bridge.check()?;
         self.ingest.check()
@@ -111,42 +169,33 @@ impl Services {
 async fn path(
     stack: &Stack,
     options: &Options,
-    messages: u64,
-    readings: u64,
+    traffic: Traffic,
+    archive: bool,
 ) -> Result<(bool, Cost)> {
-    stack.new_broker().await?;
-    stack.forget_consumers().await?;
-    for stream in [RAW, TELEMETRY, DEAD] {
-        stack.purge(stream).await?;
-    }
-    for target in &stack.targets {
-        target.empty(&stack.org).await?;
-    }
-    let ingest = stack.service("ingest", stack.targets.len())?;
-    let bridge = stack.service("bridge", stack.targets.len())?;
-    let mut services = Services { bridge, ingest };
-    warm_up(stack, &mut services).await?;
-    let mut load = load(stack, messages, readings).await?;
+    let mut services = Services::start(stack, archive).await?;
+    let mut load = traffic.start(stack).await?;
     let quiet = machine::quiet(options.quiet_wait()).await;
-    let mut watched: Vec<Watched> = stack.targets.iter().map(|t| (t.name, t.pid())).collect();
-    let broker = stack.mosquitto.pid().context("the broker runs")?;
-    watched.extend([("mosquitto", broker), ("nats", stack.nats_pid())]);
-    watched.extend([("bridge", services.bridge.pid()), ("ingest", services.ingest.pid())]);
+    let mut watched = services.watched(stack)?;
     watched.push(("load", load.pid()));
     let meter = Meter::start(&watched);
     load.go().await?;
     load.line().await?;
     // One row more: the first message.
-    let rows = messages * readings + 1;
+    let rows = traffic.messages * traffic.readings + 1;
     let cost = until_stored(stack, &mut services, &meter, rows).await?;
     load.end().await?;
-    services.bridge.stop().await?;
-    services.ingest.stop().await?;
+    services.stop().await?;
     let targets: Vec<_> = stack.targets.iter().collect();
     databases::check(&targets, &stack.org, rows).await?;
+    no_letters(stack).await?;
+    Ok((quiet, cost))
+}
+
+/// A measure in which something was set aside is none.
+pub(crate) async fn no_letters(stack: &Stack) -> Result<()> {
     let letters = inspect::letters(&stack.admin).await?;
     anyhow::ensure!(letters.is_empty(), "there are dead letters: {letters:?}");
-    Ok((quiet, cost))
+    Ok(())
 }
 
 /// Sends one message until it is in both databases: then all are connected.
@@ -175,7 +224,8 @@ async fn warm_up(stack: &Stack, services: &mut Services) -> Result<()> {
 /// One reading of a device that `load` does not speak for.
 fn probe(port: u16) -> Result<()> {
     let id = format!("probe-{}", std::process::id());
-    let mut client = Client::connect(&Session { port, id: &id, clean: true, login: None })?;
+    let session = Session { port, id: &id, clean: true, login: None, tls: None };
+    let mut client = Client::connect(&session)?;
     let topic = format!("devices/{}/telemetry", feed::device_name(DEVICES));
     let payload = br#"{"ts":"2026-01-01T00:00:00Z","m05":20.5}"#;
     let mut packet = Vec::new();
@@ -199,7 +249,8 @@ async fn counts(stack: &Stack) -> Result<Vec<u64>> {
     Ok(counts)
 }
 
-async fn until_stored(
+/// Waits until so many rows are in both databases and nothing is left anywhere.
+pub(crate) async fn until_stored(
     stack: &Stack,
     services: &mut Services,
     meter: &Meter,
@@ -233,7 +284,8 @@ async fn until_stored(
 /// Where everything that was stored is done, how far that is.
 async fn nothing_left(stack: &Stack) -> Result<Option<u64>> {
     let raw = inspect::consumers(&stack.admin, RAW).await?;
-    let Some(normalize) = raw.get(NORMALIZE).filter(|state| state.lag() == 0) else {
+    let Some(normalize) = raw.get(NORMALIZE).filter(|_| raw.values().all(|it| it.lag() == 0))
+    else {
         return Ok(None);
     };
     let telemetry = inspect::consumers(&stack.admin, TELEMETRY).await?;

@@ -33,14 +33,29 @@ pub(crate) const YEAR: &str = "simulator, a year into 2 databases";
 /// Ingest's memory.
 pub(crate) const WAITING: &str = "ingest, much waiting, 2 databases";
 /// Mosquitto in and out.
-pub(crate) fn bare_name(readings: u64, clean: bool) -> String {
+pub(crate) fn bare_name(traffic: &str, clean: bool) -> String {
     let session = if clean { "" } else { ", durable session" };
-    format!("Mosquitto alone, {readings} a message{session}")
+    format!("Mosquitto alone, {traffic}{session}")
 }
 /// MQTT to both databases.
-pub(crate) fn path_name(readings: u64) -> String {
-    format!("MQTT to 2 databases, {readings} a message")
+pub(crate) fn path_name(traffic: &str) -> String {
+    format!("MQTT to 2 databases, {traffic}")
 }
+/// The same with the archive on.
+pub(crate) fn archive_name(traffic: &str) -> String {
+    format!("MQTT to 2 databases and archive, {traffic}")
+}
+/// The Python pipeline of `bench/peers`.
+pub(crate) fn python_name(traffic: &str) -> String {
+    format!("Python (paho, asyncpg), 2 databases, {traffic}")
+}
+/// Gateways' reports in parts.
+pub(crate) const CHUNKS: &str = "reports of 2,000 beacons in 67 parts";
+/// One message in a thousandth of a second, until both databases have it. Its time is the 99th
+/// percentile.
+pub(crate) const LATENCY: &str = "latency at 1,000 messages a second";
+/// Devices that are connected and say little.
+pub(crate) const CROWD: &str = "devices that connect and say that they are there";
 
 fn database(count: usize) -> &'static str {
     if count == 1 { "1 database" } else { "2 databases" }

@@ -8,7 +8,7 @@ use crate::{
 };
 use anyhow::{Context, Result};
 use domain::{
-    DeviceId, EntityId, OrgKey, TargetName, TypeId,
+    Clock, DeviceId, EntityId, OrgKey, SystemClock, TargetName, TypeId,
     device_type::{
         DeviceType, Kind, Metric, ProcessingMode, ProtocolAdapter, TimeFormat, TimestampRule,
         UnknownMetrics,
@@ -29,6 +29,7 @@ use std::{
 };
 use store::OrgRef;
 use testkit::{Mosquitto, Nats};
+use tokio::sync::OnceCell;
 
 /// Records written to `MODEL` at once.
 const WRITES: usize = 64;
@@ -52,6 +53,8 @@ pub(crate) struct Stack {
     pub(crate) bridge: Wire,
     /// Whose readings they are.
     pub(crate) org: OrgRef,
+    /// Devices are registered once.
+    registered: OnceCell<()>,
 }
 
 /// Which servers, configured how.
@@ -87,7 +90,18 @@ impl Stack {
         }
         let org = OrgRef { id: org.id, key: org.key };
         let state = targets[0].state().await?;
-        let stack = Self { haystack, folder, nats, mosquitto, targets, state, admin, bridge, org };
+        let stack = Self {
+            haystack,
+            folder,
+            nats,
+            mosquitto,
+            targets,
+            state,
+            admin,
+            bridge,
+            org,
+            registered: OnceCell::new(),
+        };
         stack.write_secrets()?;
         Ok(stack)
     }
@@ -129,6 +143,16 @@ impl Stack {
 
     /// Starts one of our services with the first `targets` databases.
     pub(crate) fn service(&self, role: &'static str, targets: usize) -> Result<Service> {
+        self.service_with(role, targets, false)
+    }
+
+    /// The same; `archive`: the primary keeps device messages as they came.
+    pub(crate) fn service_with(
+        &self,
+        role: &'static str,
+        targets: usize,
+        archive: bool,
+    ) -> Result<Service> {
         let http = || {
             let port = local::port::free(&[])?;
             anyhow::Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
@@ -144,12 +168,9 @@ impl Stack {
         config.targets.clear();
         for (place, target) in self.targets.iter().take(targets).enumerate() {
             let primary = place == 0;
-            let entry = service::config::Target {
-                url: target.url(),
-                owner_url: None,
-                primary,
-                archive: Some(false),
-            };
+            let archive = Some(primary && archive);
+            let entry =
+                service::config::Target { url: target.url(), owner_url: None, primary, archive };
             config.targets.insert(TargetName::parse(target.name)?, entry);
         }
         let file = self.folder.join(format!("{role}.toml"));
@@ -160,6 +181,19 @@ impl Stack {
     /// nats-server's process.
     pub(crate) fn nats_pid(&self) -> u32 {
         self.nats.pid().unwrap_or(0)
+    }
+
+    /// The folder of the authority, with certificates of the first devices.
+    pub(crate) fn certificates(&self, devices: u64) -> Result<PathBuf> {
+        const DAYS: u32 = 30;
+        let authority = self.mosquitto.authority();
+        for number in 0..devices {
+            let id = DeviceId::parse(&crate::feed::device_name(number))?;
+            if !authority.device(&id).0.exists() {
+                authority.issue(&id, DAYS, SystemClock.now())?;
+            }
+        }
+        Ok(authority.folder().to_owned())
     }
 
     /// Removes all messages of a stream.
@@ -192,6 +226,11 @@ impl Stack {
 
     /// Registers the devices that `load` speaks for, and one more.
     pub(crate) async fn register_devices(&self) -> Result<()> {
+        self.registered.get_or_try_init(|| self.register()).await?;
+        Ok(())
+    }
+
+    async fn register(&self) -> Result<()> {
         progress("registering devices");
         let definition = device_type()?;
         registry::apply_device_type(&self.admin, &self.org.key, definition.clone()).await?;
@@ -209,6 +248,29 @@ impl Stack {
             let puts = stream::iter(records).map(put).buffer_unordered(WRITES);
             puts.try_collect::<Vec<u64>>().await?;
         }
+        Ok(())
+    }
+
+    /// Registers devices without metrics of their own worth a point: they only say that they are there.
+    pub(crate) async fn register_crowd(&self, count: u32) -> Result<()> {
+        progress("registering the crowd");
+        self.register_devices().await?;
+        let of_type = device_type()?.device_type;
+        let devices = (DEVICES + 1..count.into()).map(|number| {
+            let id = DeviceId::parse(&crate::feed::device_name(number))?;
+            anyhow::Ok(Record::Device(Device {
+                role: domain::model::Role::Endpoint,
+                id: id.clone(),
+                org: self.org.key.clone(),
+                org_id: self.org.id,
+                device_type: of_type.clone(),
+                name: id.to_string(),
+                points: std::collections::BTreeMap::new(),
+            }))
+        });
+        let devices = devices.collect::<Result<Vec<_>>>()?;
+        let put = |record: Record| async move { model::put(&self.admin, &record, 0).await };
+        stream::iter(devices).map(put).buffer_unordered(WRITES).try_collect::<Vec<u64>>().await?;
         Ok(())
     }
 
