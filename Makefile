@@ -3,7 +3,7 @@
 SHELL := /bin/sh
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 
-.PHONY: up down setup build test check lint deny advisories bench test-timescale fuzz
+.PHONY: up down setup build test check lint deny advisories bench test-timescale fuzz clients
 
 # Installs what is missing, builds, starts everything on this machine. Ctrl-C stops it.
 # Flags for it: make up ARGS="--data-dir /srv/haystack --detach"
@@ -23,9 +23,13 @@ build: setup
 
 # Every test, on real servers of its own, with the real binary. TEST_FILTER=crash:: runs a part.
 # Each test starts several servers: more threads than cores would only wait for each other.
-test: setup
+test: setup clients
 	cargo build --locked -p haystack-cli --features failpoints
 	cargo test --workspace --locked -- --test-threads=4 $(TEST_FILTER)
+
+# The client libraries, not ours, that play devices in the tests.
+clients:
+	sh chaos/clients/install.sh .tools/clients
 
 # Quick enough for each commit.
 check: lint

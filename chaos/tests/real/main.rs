@@ -6,6 +6,7 @@
 mod archive;
 mod bridge;
 mod chunks;
+mod clients;
 mod crash;
 mod devices;
 mod ingest;
