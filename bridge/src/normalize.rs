@@ -115,11 +115,33 @@ impl Normalizer {
         }
     }
 
-    /// Registers logical devices, however long that takes; `None`: stopping.
+    /// Registers metrics and logical devices, however long that takes; `None`: stopping.
     async fn create(&self, strangers: Strangers) -> Option<()> {
         let patience = self.shared.patience("normalize/devices");
         let directory = self.shared.directory.read().clone();
-        for (gateway, identifiers) in strangers {
+        for (device, metrics) in strangers.metrics {
+            let mut pauses = Pauses::default();
+            loop {
+                match registry::create_metrics(&self.shared.wire, &device, &metrics).await {
+                    Ok(made) => {
+                        tracing::info!(%device, made, "registered metrics");
+                        break;
+                    }
+                    Err(fault) if !fault.is_outage() => {
+                        tracing::error!(%device, %fault, "metrics are not registered");
+                        break;
+                    }
+                    Err(fault) => {
+                        let why = format!("metrics of {device}: {fault}");
+                        if !patience.pause(&mut pauses, &why).await {
+                            return None;
+                        }
+                    }
+                }
+            }
+            patience.moving();
+        }
+        for (gateway, identifiers) in strangers.logical {
             let identifiers: Vec<String> = identifiers.into_iter().collect();
             let mut pauses = Pauses::default();
             loop {

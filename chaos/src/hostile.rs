@@ -24,7 +24,9 @@ use nats::envelope::{self, Schema};
 use serde::{Serialize, de::DeserializeOwned};
 use std::sync::LazyLock;
 
-const TYPES: [&str; 3] = [
+const TYPES: [&str; 4] = [
+    r#"{"device_type":"open","processing_mode":"endpoint","protocol_adapter":"json",
+        "unknown_metrics":"create","metrics":{"n":{"pointer":"/n","kind":"number"}}}"#,
     r#"{"device_type":"sensor","processing_mode":"endpoint","protocol_adapter":"json",
         "timestamp":{"pointer":"/ts","format":"rfc3339"},"message_id":{"pointer":"/seq"},
         "receipts":true,"unknown_metrics":"dead_letter","metrics":{
@@ -63,10 +65,12 @@ pub fn payload(bytes: &[u8]) {
             let receipt: serde_json::Value = serde_json::from_slice(&receipt).expect("JSON");
             assert!(receipt["id"].is_null() != receipt["ts"].is_null());
         }
-        let Ok(Normalized { readings, logical, faults }) = once else { continue };
+        let Ok(Normalized { readings, found, logical, faults }) = once else { continue };
         assert!(faults.len() <= MAX_FAULTS);
         let of_logical = logical.iter().flat_map(|device| &device.readings);
-        for Reading { ts, values, .. } in readings.iter().chain(of_logical) {
+        let named =
+            readings.iter().chain(of_logical).map(|Reading { ts, values, .. }| (ts, values));
+        for (ts, values) in named.chain(found.iter().map(|found| (&found.ts, &found.values))) {
             assert!(limits.allow(*ts, received));
             assert!(values.n.is_none_or(f64::is_finite));
             assert!(values.s.as_deref().is_none_or(|text| !text.contains('\0')));

@@ -370,11 +370,9 @@ impl DeviceType {
         };
         self.check_gateway()?;
         self.check_chunks()?;
-        if self.unknown_metrics == UnknownMetrics::Create {
-            return invalid(
-                "unknown_metrics",
-                "this version of the platform knows `ignore` and `dead_letter`",
-            );
+        let endpoint = self.processing_mode == ProcessingMode::Endpoint;
+        if self.unknown_metrics == UnknownMetrics::Create && !endpoint {
+            return invalid("unknown_metrics", "`create` is for an `endpoint` only");
         }
         self.check_receipts()?;
         if self.metrics.is_empty() || self.metrics.len() > MAX_METRICS {

@@ -2,9 +2,11 @@
 //! payload, the profile and the time of receipt, so that a replay gives the same again.
 
 mod examples;
+mod found;
 mod gateway;
 
 pub use examples::{ExampleFailed, check_examples};
+pub use found::Found;
 
 use crate::{
     Reason, Timestamp, Values,
@@ -80,6 +82,8 @@ pub struct LogicalReadings<'p> {
 pub struct Normalized<'p> {
     /// Of the sender itself, in the order of the metrics' names.
     pub readings: Vec<Reading<'p>>,
+    /// Of the sender, for metrics that its type does not name.
+    pub found: Vec<Found>,
     /// Of a gateway's logical devices, in the order of the message.
     pub logical: Vec<LogicalReadings<'p>>,
     /// At most [`MAX_FAULTS`].
@@ -111,13 +115,21 @@ pub fn normalize<'p>(
         let times = gateway::Times { message: ts, received_at, limits };
         seen = gateway::elements(profile, rule, &payload, &times, &mut normalized);
     }
-    if profile.unknown_metrics == UnknownMetrics::DeadLetter {
-        let known = known_at_top(profile);
-        normalized.faults.extend(unknown_fields(&known, "", &payload));
+    match profile.unknown_metrics {
+        UnknownMetrics::Ignore => {}
+        UnknownMetrics::DeadLetter => {
+            let known = known_at_top(profile);
+            normalized.faults.extend(unmapped(&known, "", &payload));
+        }
+        UnknownMetrics::Create => {
+            let known = known_at_top(profile);
+            normalized.found = found::found(&known, &payload, ts, &mut normalized.faults);
+        }
     }
     normalized.faults.truncate(MAX_FAULTS);
     // A gateway that sees none of its devices says so by an empty list.
-    if normalized.readings.is_empty() && normalized.faults.is_empty() && !seen {
+    let nothing = normalized.readings.is_empty() && normalized.found.is_empty();
+    if nothing && normalized.faults.is_empty() && !seen {
         let detail = "no metric of the device type has a value in the payload".to_owned();
         return Err(fault(Reason::NothingMapped, detail));
     }
@@ -252,15 +264,22 @@ fn known_at_top(profile: &DeviceType) -> Vec<&str> {
 }
 
 /// Fields of an object into which none of the pointers leads.
-fn unknown_fields(pointers: &[&str], place: &str, value: &Value) -> Vec<Fault> {
+fn unknown_fields<'v>(
+    pointers: &[&str],
+    value: &'v Value,
+) -> impl Iterator<Item = (&'v String, &'v Value)> + use<'v> {
     let first = |pointer: &&str| {
         let segment = pointer.strip_prefix('/')?.split('/').next()?;
         Some(segment.replace("~1", "/").replace("~0", "~"))
     };
     let known: Vec<String> = pointers.iter().filter_map(first).collect();
     let fields = value.as_object().into_iter().flatten();
-    fields
-        .filter(|(name, _)| !known.contains(name))
+    fields.filter(move |(name, _)| !known.contains(name))
+}
+
+/// A fault for each of them.
+fn unmapped(pointers: &[&str], place: &str, value: &Value) -> Vec<Fault> {
+    unknown_fields(pointers, value)
         .map(|(name, value)| {
             let name: String = name.chars().take(60).collect();
             fault(Reason::UnknownMetric, format!("{place}/{name}: {}", short(value)))

@@ -3,9 +3,11 @@
 //! Each step can be repeated: one that was cut off half-way is completed by asking again.
 
 mod logical;
+mod metrics;
 mod poller;
 
 pub use logical::{add_logical, create_logical};
+pub use metrics::create_metrics;
 pub use poller::{Wanted, add_poller, configure_poller, set_poller_status};
 
 use crate::{

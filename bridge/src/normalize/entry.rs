@@ -7,10 +7,12 @@ use super::{
 use domain::{
     DeviceId, Group, OrgKey, Origin, Reason, Revision, Sample,
     chunk::part,
-    device_type::UnknownDevices,
+    device_type::{Kind, MAX_METRICS, UnknownDevices},
     directory::Directory,
     model::{Device, MAX_LOGICAL},
-    normalize::{Fault, LogicalReadings, MAX_FAULTS, Normalized, Reading, TimeLimits, normalize},
+    normalize::{
+        Fault, Found, LogicalReadings, MAX_FAULTS, Normalized, Reading, TimeLimits, normalize,
+    },
     presence::{self, Presence},
     raw::{ASSEMBLED, MAX_PAYLOAD, RawMessage, STATUS, STATUS_KEPT, Sender},
 };
@@ -39,12 +41,37 @@ pub(super) enum NotYet {
     /// The directory lacks something that the writer of the message may have known. Wait until it
     /// has caught up, then do the same again, settled.
     Unsettled,
-    /// Register these logical devices, then do the same again.
+    /// Register these, then do the same again.
     Create(Strangers),
 }
 
-/// Logical devices that are not registered, by gateway.
-pub(super) type Strangers = BTreeMap<DeviceId, BTreeSet<String>>;
+/// What is not registered and is to be.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Strangers {
+    /// Logical devices, by gateway.
+    pub logical: BTreeMap<DeviceId, BTreeSet<String>>,
+    /// Metrics, by device.
+    pub metrics: BTreeMap<DeviceId, BTreeMap<String, Kind>>,
+}
+
+impl Strangers {
+    /// Takes in what another message needs. Of a metric the first kind counts.
+    pub(super) fn add(&mut self, more: Self) {
+        for (gateway, identifiers) in more.logical {
+            self.logical.entry(gateway).or_default().extend(identifiers);
+        }
+        for (device, metrics) in more.metrics {
+            let known = self.metrics.entry(device).or_default();
+            for (name, kind) in metrics {
+                known.entry(name).or_insert(kind);
+            }
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.logical.is_empty() && self.metrics.is_empty()
+    }
+}
 
 /// What comes of one device message.
 #[derive(Debug, Default, PartialEq)]
@@ -169,9 +196,10 @@ fn to_points(
     unknown: Option<UnknownDevices>,
     known: Known<'_>,
 ) -> Result<(Vec<Sample>, Vec<Fault>), NotYet> {
-    let Normalized { readings, logical, mut faults } = normalized;
-    let mut samples = Vec::with_capacity(readings.len());
+    let Normalized { readings, found, logical, mut faults } = normalized;
+    let mut samples = Vec::with_capacity(readings.len() + found.len());
     add_samples(device, readings, known, &mut samples, &mut faults)?;
+    add_found(device, found, known, &mut samples, &mut faults)?;
     let mut strangers = BTreeSet::new();
     for LogicalReadings { identifier, readings } in logical {
         match known.directory.logical(&device.id, &identifier) {
@@ -186,11 +214,50 @@ fn to_points(
         Some(UnknownDevices::Create)
             if !known.created && known.directory.logical_count(&device.id) < MAX_LOGICAL =>
         {
-            return Err(NotYet::Create([(device.id.clone(), strangers)].into()));
+            let logical = [(device.id.clone(), strangers)].into();
+            return Err(NotYet::Create(Strangers { logical, ..Strangers::default() }));
         }
         Some(unknown) => faults.push(unregistered(&device.id, &strangers, unknown)),
     }
     Ok((samples, faults))
+}
+
+/// Readings of metrics that the type does not name: to the points that were made for them, or a
+/// request to make them.
+fn add_found(
+    device: &Device,
+    found: Vec<Found>,
+    known: Known<'_>,
+    samples: &mut Vec<Sample>,
+    faults: &mut Vec<Fault>,
+) -> Result<(), NotYet> {
+    let mut missing = BTreeMap::new();
+    for Found { metric, kind, ts, values } in found {
+        let detail = match device.points.get(&metric) {
+            Some(point) if point.kind == kind => {
+                samples.push(Sample { entity: point.entity, ts, values });
+                continue;
+            }
+            Some(point) => {
+                let kind = point.kind.haystack();
+                format!("/{metric}: its first value was a {kind}, and a metric keeps its kind")
+            }
+            None if !known.settled => return Err(NotYet::Unsettled),
+            None if !known.created && device.points.len() < MAX_METRICS => {
+                missing.insert(metric, kind);
+                continue;
+            }
+            None => format!("/{metric}: a device has at most {MAX_METRICS} metrics"),
+        };
+        if faults.len() < MAX_FAULTS {
+            faults.push(Fault { reason: Reason::UnknownMetric, detail });
+        }
+    }
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let metrics = [(device.id.clone(), missing)].into();
+    Err(NotYet::Create(Strangers { metrics, ..Strangers::default() }))
 }
 
 fn add_samples(

@@ -52,16 +52,14 @@ pub(super) fn normalize_message(
         Err(fault) => return Ok(undecodable(stored, fault, now)),
     };
     let mut normalized = Normalized::default();
-    let mut strangers = Strangers::new();
+    let mut strangers = Strangers::default();
     for (index, entry) in (0..).zip(&pack.entries) {
         let origin = origin(stored.position, index);
         let Outcome { group, told, presence, fault } = match normalize_entry(entry, origin, known) {
             Ok(outcome) => outcome,
             // All of the message's are registered together.
             Err(NotYet::Create(more)) => {
-                for (gateway, identifiers) in more {
-                    strangers.entry(gateway).or_default().extend(identifiers);
-                }
+                strangers.add(more);
                 continue;
             }
             Err(unsettled) => return Err(unsettled),

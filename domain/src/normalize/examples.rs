@@ -43,7 +43,12 @@ fn check_example(profile: &DeviceType, example: &Example, now: Timestamp) -> Res
     if let Some(fault) = normalized.faults.first() {
         return Err(format!("a part of the payload is refused: {}", fault.detail));
     }
-    let own = normalized.readings.iter().map(|reading| (None, reading));
+    let found: Vec<Reading<'_>> = normalized
+        .found
+        .iter()
+        .map(|found| Reading { metric: &found.metric, ts: found.ts, values: found.values.clone() })
+        .collect();
+    let own = normalized.readings.iter().chain(&found).map(|reading| (None, reading));
     let logical = normalized.logical.iter().flat_map(|of_device| {
         of_device.readings.iter().map(|reading| (Some(of_device.identifier.as_str()), reading))
     });
@@ -55,10 +60,12 @@ fn check_example(profile: &DeviceType, example: &Example, now: Timestamp) -> Res
             None => profile.metrics_of(&profile.role()),
         };
         let whose = device.map_or_else(String::new, |device| format!(" of {device:?}"));
-        let kind = metrics
-            .get(metric)
-            .ok_or_else(|| format!("there is no metric {metric:?}{whose}"))?
-            .kind;
+        let of_found =
+            || normalized.found.iter().find(|it| it.metric == *metric && device.is_none());
+        let kind = metrics.get(metric).map(|metric| metric.kind);
+        let kind = kind
+            .or_else(|| of_found().map(|found| found.kind))
+            .ok_or_else(|| format!("there is no metric {metric:?}{whose}"))?;
         let values =
             read_value(kind, &expected.value).map_err(|what| format!("{metric}: {what}"))?;
         let ts = match &expected.ts {

@@ -2,7 +2,7 @@
 
 use super::{
     Fault, LogicalReadings, MAX_FAULTS, Normalized, TimeLimits, fault, moment, read_metrics, short,
-    unknown_fields,
+    unmapped,
 };
 use crate::{
     Reason, Timestamp,
@@ -103,7 +103,7 @@ fn one<'p>(
         let identifier = rule.identifier.iter().map(String::as_str);
         let time = rule.timestamp.iter().map(|rule| rule.pointer.as_str());
         let known: Vec<&str> = metrics.chain(identifier).chain(time).collect();
-        into.faults.extend(unknown_fields(&known, place, element));
+        into.faults.extend(unmapped(&known, place, element));
     }
     if !readings.is_empty() {
         into.logical.push(LogicalReadings { identifier, readings });

@@ -207,3 +207,18 @@ fn a_type_says_what_a_gateway_must() {
     assert!(of("endpoint", r#""logical_devices":{"pointer":"/d"},"#).contains("only a gateway"));
     assert!(of("gateway", r#""logical_devices":{"pointer":"d"},"#).contains("no JSON pointer"));
 }
+
+#[test]
+fn fields_that_nothing_maps_are_found_where_the_type_makes_metrics_of_them() {
+    let profile = profile(&format!(r#""unknown_metrics":"create",{METRICS}"#));
+    let payload = r#"{"on":true,"volt":3.3,"door":false,"fw":"1.2","gone":null,"a b":1,"l":[1]}"#;
+    let normalized = run(&profile, payload).unwrap();
+    let found: Vec<_> =
+        normalized.found.iter().map(|found| (found.metric.as_str(), found.kind)).collect();
+    assert_eq!(found, [("door", Kind::Boolean), ("fw", Kind::String), ("volt", Kind::Number)]);
+    // What can't be a metric says why; the rest is stored.
+    let reasons: Vec<_> = normalized.faults.iter().map(|fault| fault.reason).collect();
+    assert_eq!(reasons, [Reason::UnknownMetric; 2]);
+    assert_eq!(normalized.readings.len(), 1);
+    assert!(run(&profile, r#"{"volt":1}"#).unwrap().readings.is_empty());
+}

@@ -187,3 +187,50 @@ async fn the_demonstration_hub_is_in_both_databases() {
     }
     platform.succeed(&["verify"]);
 }
+
+#[tokio::test]
+async fn fields_that_nothing_maps_become_metrics_where_the_type_says_so() {
+    let platform = Platform::start("").await;
+    let file = platform.config().with_file_name("open.yaml");
+    let text = "device_type: open-sensor\nprocessing_mode: endpoint\nprotocol_adapter: json\n\
+        timestamp: { pointer: /ts, format: rfc3339 }\nunknown_metrics: create\nmetrics:\n  \
+        temperature: { pointer: /temperature, kind: number }\nexamples:\n  - name: more than it \
+        knows\n    payload: { ts: \"2026-01-01T00:00:00Z\", volt: 3.3 }\n    readings:\n      - { \
+        metric: volt, ts: \"2026-01-01T00:00:00Z\", value: 3.3 }\n";
+    std::fs::write(&file, text).unwrap();
+    platform.succeed(&["device-type", "apply", file.to_str().unwrap()]);
+    for device in ["OS-1", "OS-2"] {
+        platform.succeed(&["device", "add", device, "--type", "open-sensor"]);
+    }
+    let (_bridge, _ingest) = (platform.service("bridge"), platform.service("ingest"));
+    let payload = |n: u32, more: &str| format!("{{\"ts\":\"2026-01-01T00:00:{n:02}Z\",{more}}}");
+    // Two devices at once, in one pack or not; the second time the kind is another.
+    for n in 0..10 {
+        let lines = [payload(n, "\"volt\":3.5,\"door\":true"), payload(n + 20, "\"fw\":\"1.2\"")];
+        platform.publish("devices/OS-1/telemetry", lines).await;
+        platform.publish("devices/OS-2/telemetry", [payload(n, "\"volt\":\"high\"")]).await;
+    }
+    platform.publish("devices/OS-1/telemetry", [payload(50, "\"volt\":\"low\"")]).await;
+    let sql = "select string_agg(concat_ws(' ', device_id, metric, n, b, s, ns, bs, ss), ', ' order by \
+        device_id, metric) from (select device_id, metric, count(value_n) n, count(value_b) b, \
+        count(value_s) s, max(value_n) ns, bool_and(value_b) bs, max(value_s) ss \
+        from core.telemetry_history where device_id like 'OS-%' group by 1, 2) t";
+    for database in [&platform.primary, &platform.secondary] {
+        eventually("the found metrics", || async {
+            let mut connection = testkit::platform::connect(&database.superuser()).await?;
+            let found: Option<String> = sqlx::query_scalar(sql)
+                .fetch_one(&mut connection)
+                .await
+                .map_err(|e| e.to_string())?;
+            let wanted = "OS-1 door 0 10 0 t, OS-1 fw 0 0 10 1.2, OS-1 volt 10 0 0 3.5, \
+                OS-2 volt 0 0 10 high";
+            if found.as_deref() == Some(wanted) { Ok(()) } else { Err(format!("{found:?}")) }
+        })
+        .await;
+    }
+    eventually("a letter about the kind", || async {
+        let status = platform.succeed(&["status", "--json"]);
+        if status.contains("its first value was a Number") { Ok(()) } else { Err(status) }
+    })
+    .await;
+}
