@@ -3,7 +3,7 @@
 SHELL := /bin/sh
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 
-.PHONY: up down setup build test check lint deny advisories bench test-timescale fuzz clients
+.PHONY: up down setup build test check lint deny advisories bench test-timescale fuzz clients peers
 
 # Installs what is missing, builds, starts everything on this machine. Ctrl-C stops it.
 # Flags for it: make up ARGS="--data-dir /srv/haystack --detach"
@@ -39,6 +39,11 @@ lint:
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 
+# What the Python peer needs, to be measured beside us.
+peers:
+	@test -d .tools/peers/asyncpg || python3 -m pip install --quiet --target .tools/peers \
+		--requirement bench/peers/requirements.txt
+
 # Looks for bytes from outside that break a promise, FUZZ seconds for each kind; needs a nightly
 # compiler. What it finds worth keeping goes into chaos/corpus, which every test run tries.
 FUZZ ?= 60
@@ -63,6 +68,6 @@ test-timescale: setup
 	sh scripts/test-timescale.sh
 
 # Measures this machine, with servers of its own.
-bench: setup
+bench: setup peers
 	cargo build --release --locked -p haystack-cli -p haystack-bench
 	cargo run --release --locked -p haystack-bench -- $(ARGS)

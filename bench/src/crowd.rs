@@ -35,7 +35,7 @@ const KEEP_ALIVE: u16 = 600;
 
 /// Measures as often as asked.
 pub(crate) async fn rounds(stack: &Stack, options: &Options, report: &mut Report) -> Result<()> {
-    machine::raise_descriptors(2 * u64::from(options.crowd) + OTHERS)?;
+    machine::raise_descriptors(u64::from(options.crowd) + OTHERS)?;
     stack.register_crowd(options.crowd).await?;
     for round in 1..=options.rounds {
         // A broker that starts now may have as many connections as we.

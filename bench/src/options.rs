@@ -39,10 +39,10 @@ pub(crate) struct Options {
     /// Devices of the crowd
     #[arg(long, default_value_t = 10_000)]
     pub(crate) crowd: u32,
-    /// A Python with what bench/peers/requirements.txt names, to measure the peer beside us [default:
-    /// the one in bench/peers/venv, where it is there]
-    #[arg(long, value_name = "FILE")]
-    python: Option<PathBuf>,
+    /// A folder with what bench/peers/requirements.txt names, to measure the peer beside us [default:
+    /// .tools/peers, where it is there: `make peers`]
+    #[arg(long, value_name = "DIR")]
+    peers: Option<PathBuf>,
     /// Longest wait for other work on the machine to end, before each measure, in seconds
     #[arg(long, default_value_t = 25)]
     quiet_wait: u64,
@@ -97,10 +97,10 @@ impl Options {
         Ok(path)
     }
 
-    /// The Python that runs the peer; `None`: it is not measured.
-    pub(crate) fn python(&self) -> Option<PathBuf> {
-        let default = PathBuf::from(PEERS).join("venv/bin/python");
-        self.python.clone().or_else(|| default.is_file().then_some(default))
+    /// The libraries of the peer; `None`: it is not measured.
+    pub(crate) fn peers(&self) -> Option<PathBuf> {
+        let default = PathBuf::from(PEERS).join("../../.tools/peers");
+        self.peers.clone().or_else(|| default.join("asyncpg").is_dir().then_some(default))
     }
 
     /// Where the results go.

@@ -46,8 +46,8 @@ pub(crate) async fn rounds(stack: &Stack, options: &Options, report: &mut Report
             beside(stack, options, report, round, traffic, &[true, false]).await?;
             let (quiet, cost) = path(stack, options, traffic, true).await?;
             report.add(sample(archive_name(&traffic.name()), round, traffic, quiet, cost));
-            if let Some(python) = options.python() {
-                let (quiet, cost) = python::pipeline(stack, options, &python, traffic).await?;
+            if let Some(libraries) = options.peers() {
+                let (quiet, cost) = python::pipeline(stack, options, &libraries, traffic).await?;
                 report.add(sample(python_name(&traffic.name()), round, traffic, quiet, cost));
             }
         }

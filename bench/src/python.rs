@@ -33,7 +33,7 @@ struct Recorded {
 pub(crate) async fn pipeline(
     stack: &Stack,
     options: &Options,
-    python: &Path,
+    libraries: &Path,
     traffic: Traffic,
 ) -> Result<(bool, Cost)> {
     let primary = stack.targets.first().context("there are targets")?;
@@ -43,12 +43,13 @@ pub(crate) async fn pipeline(
     let file = results.join("pypipe.jsonl");
     let _ = std::fs::remove_file(&file);
     let quiet = machine::quiet(options.quiet_wait()).await;
-    let mut command = Command::new(python);
+    let mut command = Command::new("python3");
     command
         .arg("peer_pipeline.py")
         .args([&traffic.messages.to_string(), &traffic.readings.to_string()])
         .args(["copy", "2", "1", &BATCH.to_string()])
         .current_dir(PEERS)
+        .env("PYTHONPATH", libraries.canonicalize()?)
         .env("PG_PORT", port.to_string())
         .env("PG_USER", local::roles::OWNER)
         .env("PGPASSFILE", &passfile)

@@ -16,6 +16,7 @@ pub mod letter;
 pub mod merge;
 pub mod model;
 pub mod normalize;
+pub mod pointer;
 pub mod presence;
 pub mod raw;
 pub mod receipt;

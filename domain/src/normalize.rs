@@ -12,6 +12,7 @@ use crate::{
     Reason, Timestamp, Values,
     batch::MAX_TEXT,
     device_type::{DeviceType, Kind, Metric, TimeFormat, TimestampRule, UnknownMetrics},
+    pointer::{find, unescaped},
 };
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -165,7 +166,7 @@ fn read_metrics<'p>(
     faults: &mut Vec<Fault>,
 ) {
     for (name, metric) in metrics {
-        match value.pointer(&metric.pointer) {
+        match find(value, &metric.pointer) {
             // A device that has nothing to say sends null.
             None | Some(Value::Null) => {}
             Some(value) => match read_value(metric.kind, value) {
@@ -188,7 +189,7 @@ fn moment(
     received_at: Timestamp,
     limits: &TimeLimits,
 ) -> Result<Timestamp, Fault> {
-    let Some(written) = value.pointer(&rule.pointer) else {
+    let Some(written) = find(value, &rule.pointer) else {
         let detail = format!("{place}{}: no time stamp there", rule.pointer);
         return Err(fault(Reason::WrongType, detail));
     };
@@ -270,7 +271,7 @@ fn unknown_fields<'v>(
 ) -> impl Iterator<Item = (&'v String, &'v Value)> + use<'v> {
     let first = |pointer: &&str| {
         let segment = pointer.strip_prefix('/')?.split('/').next()?;
-        Some(segment.replace("~1", "/").replace("~0", "~"))
+        Some(unescaped(segment).into_owned())
     };
     let known: Vec<String> = pointers.iter().filter_map(first).collect();
     let fields = value.as_object().into_iter().flatten();

@@ -1,6 +1,6 @@
 //! Receipts: the platform's own yes, on `devices/{deviceId}/receipts`, for devices that ask.
 
-use crate::{Timestamp, device_type::DeviceType};
+use crate::{Timestamp, device_type::DeviceType, pointer::find};
 use serde::Serialize;
 use serde_json::{Value, value::RawValue};
 
@@ -20,7 +20,7 @@ const MAX_KEY: usize = 256;
 pub fn key(profile: &DeviceType, payload: &[u8]) -> Option<Key> {
     let payload: Value = serde_json::from_slice(payload).ok()?;
     let raw = |pointer: &str| {
-        let value = payload.pointer(pointer).filter(|value| !value.is_null())?;
+        let value = find(&payload, pointer).filter(|value| !value.is_null())?;
         let text = value.to_string();
         (text.len() <= MAX_KEY).then(|| RawValue::from_string(text).ok()).flatten()
     };

@@ -2,10 +2,7 @@
 //! twice. Pure.
 
 use domain::{Timestamp, raw::RawMessage};
-use std::{
-    collections::HashMap,
-    hash::{DefaultHasher, Hasher},
-};
+use std::hash::{DefaultHasher, Hasher};
 
 /// Messages of a session that are known. Far fewer than there are packet ids, which brokers give in
 /// turn: a packet id of one of these is the same message's.
@@ -14,7 +11,8 @@ const MAX_KNOWN: u64 = 8_192;
 /// The last messages of the broker's session, by packet id.
 #[derive(Debug, Default)]
 pub(super) struct Recent {
-    known: HashMap<u16, Known>,
+    /// By packet id, as far as one was seen.
+    known: Vec<Option<Known>>,
     count: u64,
 }
 
@@ -36,7 +34,7 @@ impl Recent {
         name: &str,
         payload: &[u8],
     ) -> Option<Timestamp> {
-        let known = self.known.get(&packet_id)?;
+        let known = self.known.get(usize::from(packet_id)).copied().flatten()?;
         let same = known.session == session && self.count - known.count < MAX_KNOWN;
         (same && known.hash == hash(name, payload)).then_some(known.received_at)
     }
@@ -53,7 +51,11 @@ impl Recent {
             received_at: message.received_at,
             count: self.count,
         };
-        self.known.insert(message.packet_id, known);
+        let place = usize::from(message.packet_id);
+        if place >= self.known.len() {
+            self.known.resize(place + 1, None);
+        }
+        self.known[place] = Some(known);
     }
 }
 

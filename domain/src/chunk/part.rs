@@ -2,6 +2,7 @@
 
 use crate::{
     device_type::{ChunkFormat, ChunkRule},
+    pointer::find,
     subject,
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -141,18 +142,18 @@ fn read_json(rule: &ChunkRule, payload: &[u8]) -> Result<Part, NotAPart> {
     }
     let mut whole: Value =
         serde_json::from_slice(payload).map_err(|error| NotAPart(error.to_string()))?;
-    let transaction = match whole.pointer(&rule.transaction) {
+    let transaction = match find(&whole, &rule.transaction) {
         Some(Value::String(name)) => name.clone(),
         Some(Value::Number(number)) if number.is_u64() => number.to_string(),
         _ => return no(format!("{}: a text or a whole number is expected", rule.transaction)),
     };
     let number = |pointer: &str| {
-        let found = whole.pointer(pointer).and_then(Value::as_u64);
+        let found = find(&whole, pointer).and_then(Value::as_u64);
         let found = found.ok_or_else(|| NotAPart(format!("{pointer}: a whole number is expected")));
         found.map(|number| u32::try_from(number).unwrap_or(u32::MAX))
     };
     let (index, total) = (number(&rule.index)?, number(&rule.total)?);
-    let digest = match whole.pointer(&rule.sha256) {
+    let digest = match find(&whole, &rule.sha256) {
         None | Some(Value::Null) => None,
         Some(written) => match written.as_str().and_then(Digest::parse) {
             Some(digest) => Some(digest),

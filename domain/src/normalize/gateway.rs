@@ -8,6 +8,7 @@ use crate::{
     Reason, Timestamp,
     device_type::{DeviceType, LogicalDevices, UnknownMetrics},
     model::MAX_IDENTIFIER,
+    pointer::find,
 };
 use serde_json::Value;
 
@@ -27,12 +28,12 @@ pub(super) fn elements<'p>(
     times: &Times<'_>,
     into: &mut Normalized<'p>,
 ) -> bool {
-    let found = payload.pointer(&rule.pointer);
+    let found = find(payload, &rule.pointer);
     match (found, &rule.identifier) {
         (None | Some(Value::Null), _) => return false,
         (Some(Value::Array(list)), Some(identifier)) => {
             for (index, element) in list.iter().enumerate() {
-                let name = element.pointer(identifier);
+                let name = find(element, identifier);
                 let place = || format!("{}/{index}", rule.pointer);
                 let whose = || format!("{}{identifier}", place());
                 match name.ok_or("nothing").and_then(named) {
