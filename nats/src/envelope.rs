@@ -96,7 +96,13 @@ impl Schema for Letter {
 
 /// Encodes the hot bodies: structs as arrays, fields by position.
 pub fn encode<T: Schema + Serialize>(body: &T) -> Bytes {
-    let mut bytes = Vec::with_capacity(256);
+    encode_sized(body, 256)
+}
+
+/// The same where it is known how large it gets, about: a large body that grows is copied again and
+/// again.
+pub fn encode_sized<T: Schema + Serialize>(body: &T, about: usize) -> Bytes {
+    let mut bytes = Vec::with_capacity(about);
     // A `Vec` takes all that is written, and the bodies have no type that MessagePack lacks.
     rmp_serde::encode::write(&mut bytes, &(T::VERSION, body)).expect("bodies are encodable");
     bytes.into()

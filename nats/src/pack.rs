@@ -176,7 +176,8 @@ impl<T> Packer<T> {
     async fn store(&mut self, pack: &Pack<'static>) -> Result<Fsynced, Stopped> {
         self.number += 1;
         let id = format!("{}-{}", self.instance, self.number);
-        let message = Outgoing::new(&self.subject, &id, envelope::encode(pack));
+        let about = pack.entries.iter().map(cost).sum();
+        let message = Outgoing::new(&self.subject, &id, envelope::encode_sized(pack, about));
         until_stored(&self.wire, message, &self.patience).await
     }
 

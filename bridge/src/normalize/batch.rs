@@ -100,7 +100,8 @@ fn event(org: &OrgKey, presence: &Presence) -> Part {
 
 fn part(org: &OrgKey, first: u64, last: u64, batch: &Batch) -> Part {
     let subject = Subject::Telemetry { org: org.to_string(), source: SOURCE.to_owned() };
-    let payload = envelope::encode(batch);
+    let about = batch.groups.iter().map(size::group_bytes).sum();
+    let payload = envelope::encode_sized(batch, about);
     let id = part_id(org, first, last, &payload);
     let message =
         Outgoing::new(subject.to_string(), &id, payload).oldest_accepted(batch.oldest_accepted());
