@@ -21,7 +21,7 @@ pub(crate) fn main(args: &[String]) -> anyhow::Result<()> {
         tls: None,
     };
     let mut client = Client::connect(&session)?;
-    client.subscribe(args.text("filter", domain::topic::FILTERS[0]))?;
+    client.subscribe(args.text("filter", domain::topic::TELEMETRY_FILTER))?;
     say("ready")?;
     let mut received = 0;
     let mut acks = Vec::new();

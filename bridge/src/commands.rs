@@ -2,20 +2,23 @@
 
 use crate::{Shared, mqtt};
 use domain::{
-    DeviceId,
+    Clock, DeviceId, SystemClock,
     command::{Command, Fate, MAX_COMMAND, SERVICE, Told},
     model::Role,
     topic,
 };
 use metrics::counter;
 use nats::{
-    micro::{NO_ANSWER, Refusal, Request, Served},
+    micro::{Refusal, Request, Served},
     retry::Pauses,
 };
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use tokio::{
     sync::{Semaphore, oneshot},
-    time::timeout,
+    time::{timeout, timeout_at},
 };
 
 /// Commands that wait for the broker at once; more are told to come again.
@@ -72,7 +75,7 @@ async fn answer(shared: &Shared, room: &Arc<Semaphore>, request: Request<Command
 }
 
 async fn send(shared: &Shared, command: &Command) -> Result<Told, Refusal> {
-    let Command { device, payload, expires_seconds } = command;
+    let Command { device, payload, expires_seconds, not_after } = command;
     if payload.len() > MAX_COMMAND {
         let bytes = payload.len();
         return Err(Refusal::new(
@@ -80,16 +83,33 @@ async fn send(shared: &Shared, command: &Command) -> Result<Told, Refusal> {
             format!("{bytes} bytes, a command has {MAX_COMMAND} at most"),
         ));
     }
-    registered(shared, device).await?;
+    if payload.is_empty() || *expires_seconds == 0 {
+        return Err(Refusal::new(
+            422,
+            "a command has a payload, and expires after a second or more",
+        ));
+    }
+    // In our own time from here on: clocks may be set.
+    let left = not_after.micros() - SystemClock.now().micros();
+    let left = Duration::from_micros(left.try_into().unwrap_or(0)).min(ANSWER_LIMIT);
+    let limit = Instant::now() + left;
+    registered(shared, device, left).await?;
+    if Instant::now() >= limit {
+        return Err(Refusal::new(
+            503,
+            "the command came too late (a bridge that hung, or clocks that differ) and is not sent",
+        ));
+    }
     let (told, fate) = oneshot::channel();
     let outgoing = mqtt::Outgoing {
         topic: topic::commands(device),
         payload: payload.clone().into(),
         expires: Duration::from_secs((*expires_seconds).into()),
+        not_after: Some(limit),
         told: Some(told),
     };
     shared.link.send(outgoing).map_err(|not_sent| Refusal::new(503, not_sent.to_string()))?;
-    match timeout(ANSWER_LIMIT, fate).await {
+    match timeout_at(limit.into(), fate).await {
         Ok(Ok(mqtt::Sent::Taken)) => Ok(Told { fate: Fate::Taken }),
         Ok(Ok(mqtt::Sent::NobodyListens)) => Ok(Told { fate: Fate::NobodyListens }),
         Ok(Ok(mqtt::Sent::Refused(why))) => {
@@ -97,20 +117,25 @@ async fn send(shared: &Shared, command: &Command) -> Result<Told, Refusal> {
         }
         Ok(Ok(mqtt::Sent::Unknown) | Err(_)) => Err(Refusal::new(
             503,
-            "the connection to the MQTT broker broke: the device may get the command, or not",
+            format!(
+                "the connection to the MQTT broker broke: {device} may get the command, or not"
+            ),
         )),
-        Err(_) => Err(Refusal::new(503, NO_ANSWER)),
+        Err(_) => Err(Refusal::new(
+            503,
+            format!("the MQTT broker does not answer: {device} may still get the command"),
+        )),
     }
 }
 
 /// Only a device that is registered, and listens itself, is told anything.
-async fn registered(shared: &Shared, id: &DeviceId) -> Result<(), Refusal> {
+async fn registered(shared: &Shared, id: &DeviceId, limit: Duration) -> Result<(), Refusal> {
     let find = || shared.directory.read().device(id).cloned();
     let mut found = find();
     if found.is_none() {
         let patience = shared.patience("commands");
         let mut directory = shared.directory.clone();
-        let caught_up = timeout(ANSWER_LIMIT, directory.caught_up(&shared.wire, &patience)).await;
+        let caught_up = timeout(limit, directory.caught_up(&shared.wire, &patience)).await;
         if !caught_up.unwrap_or(false) {
             return Err(Refusal::new(503, "the stream server does not answer; come again"));
         }

@@ -97,6 +97,7 @@ async fn serve(
     let instance = config.bridge.instance.clone();
     let counters = Arc::new(Counters::new());
     let shutdown = lifecycle.shutdown.clone();
+    let leaving = broker.is_leaving();
     let (link, outflow) = mqtt::Link::new();
     let account = {
         let (instance, holds, counters) = (instance.clone(), holds.clone(), counters.clone());
@@ -120,7 +121,9 @@ async fn serve(
         ..chunk::Limits::default()
     };
     let (looked, may_go) = oneshot::channel();
-    lifecycle.spawn(commands::run(shared.clone()));
+    if !leaving {
+        lifecycle.spawn(commands::run(shared.clone()));
+    }
     let assemble = tokio::spawn(assemble::run(shared.clone(), open, may_go));
     let door_closed = CancellationToken::new();
     let closing = door_closed.clone().drop_guard();

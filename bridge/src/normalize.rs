@@ -10,6 +10,7 @@ mod entry;
 #[cfg(test)]
 mod fixtures;
 mod message;
+mod news;
 mod size;
 mod store;
 
@@ -23,6 +24,7 @@ use nats::{
     CancellationToken, Delivery, Reader, consume::Durable, inspect::NORMALIZE, publish::Patience,
     registry, retry::Pauses, streams::RAW,
 };
+use news::News;
 use std::{convert::Infallible, sync::Arc, time::Duration};
 use store::store;
 use tokio::{
@@ -45,10 +47,12 @@ pub(crate) async fn run(shared: Shared, limits: TimeLimits, door_closed: Cancell
     let mut normalizer =
         Normalizer { shared: shared.clone(), limits, reader, clocks: Clocks::default() };
     let room = Arc::new(Semaphore::new(MAX_IN_FLIGHT));
+    let news = News::default();
+    tokio::spawn(news.clone().run(shared.clone()));
     loop {
         let permit = permits(&room, 1).await;
         let Some(work) = normalizer.next_work().await else { break };
-        tokio::spawn(finish(shared.clone(), work, permit));
+        tokio::spawn(finish(shared.clone(), news.clone(), work, permit));
     }
     drop(permits(&room, MAX_IN_FLIGHT as u32).await);
     normalizer.hand_back().await;
@@ -196,7 +200,7 @@ impl Normalizer {
 
 /// Stores what came of the messages and acknowledges them. Where it can't before the process
 /// stops, they come again.
-async fn finish(shared: Shared, mut work: Work, permit: OwnedSemaphorePermit) {
+async fn finish(shared: Shared, news: News, mut work: Work, permit: OwnedSemaphorePermit) {
     let _room = permit;
     let parts = work.take_parts();
     let storing = store(&shared, parts, std::mem::take(&mut work.letters));
@@ -206,6 +210,7 @@ async fn finish(shared: Shared, mut work: Work, permit: OwnedSemaphorePermit) {
     };
     let Ok(stored) = stored else { return };
     failpoint::hit(failpoint::BEFORE_RAW_ACK);
+    news.tell(std::mem::take(&mut work.news));
     for delivery in work.deliveries {
         delivery.ack(&stored).await;
     }

@@ -4,8 +4,8 @@ use crate::{Globals, connect, table::Table};
 use anyhow::Context;
 use clap::Subcommand;
 use domain::{
-    DeviceId, OrgKey, TypeId,
-    command::{Command, EXPIRES_SECONDS, Fate, SERVICE, Told},
+    Clock, DeviceId, OrgKey, SystemClock, TypeId,
+    command::{ANSWER_SECONDS, Command, EXPIRES_SECONDS, Fate, SERVICE, Told},
     model::{Device, Role},
     presence::Presence,
     subject::Subject,
@@ -14,15 +14,13 @@ use nats::{
     Wire, inspect, micro,
     registry::{self, Registered},
 };
+use serde_json::json;
 use std::{fs, path::PathBuf, process::ExitCode, time::Duration};
 
 const FATES: &str = "\
-The broker takes it for a device that is subscribed (exit code 0), also for one that is away and has \
-a session there. Where nobody listens the command is gone (exit code 1). Whether the device did what \
-it was told only the device can say.";
-
-/// Longest wait for a bridge's answer.
-const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+Exit code 0: the broker has it and somebody is subscribed to it, also one that is away and has a \
+session there. Exit code 1, with the reason: nobody listens and it is gone, it was not sent, or (the \
+broker does not answer) it may still be told. Whether the device did it only the device can say.";
 
 #[derive(Subcommand)]
 pub(crate) enum DeviceCommand {
@@ -133,7 +131,10 @@ pub(crate) async fn run(command: DeviceCommand, globals: &Globals) -> anyhow::Re
             let device =
                 directory.device(&id).with_context(|| format!("there is no device {id}"))?;
             let mut shown = serde_json::to_value(&**device)?;
-            shown["presence"] = serde_json::to_value(presence(&wire, device).await?)?;
+            shown["presence"] = presence(&wire, device).await?.map_or_else(
+                Default::default,
+                |it| json!({ "online": it.online, "at": it.at.to_string() }),
+            );
             println!("{}", serde_json::to_string_pretty(&shown)?);
         }
         DeviceCommand::Command { id, payload, file, expires, json } => {
@@ -141,8 +142,11 @@ pub(crate) async fn run(command: DeviceCommand, globals: &Globals) -> anyhow::Re
                 Some(file) => fs::read(&file).with_context(|| format!("{}", file.display()))?,
                 None => payload.unwrap_or_default().into_bytes(),
             };
-            return tell(&wire, Command { device: id, payload, expires_seconds: expires }, json)
-                .await;
+            anyhow::ensure!(!payload.is_empty(), "an empty command says nothing");
+            let wait = i64::from(ANSWER_SECONDS) * 1_000_000;
+            let not_after = SystemClock.now().plus_micros(wait);
+            let command = Command { device: id, payload, expires_seconds: expires, not_after };
+            return tell(&wire, command, json).await;
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -156,7 +160,21 @@ async fn presence(wire: &Wire, device: &Device) -> anyhow::Result<Option<Presenc
 }
 
 async fn tell(wire: &Wire, command: Command, json: bool) -> anyhow::Result<ExitCode> {
-    let told: Told = micro::ask(wire, SERVICE.join("."), &command, ANSWER_LIMIT).await?;
+    // A second more than the bridge has: what it says of a time-out is better than our own.
+    let wait = Duration::from_secs(u64::from(ANSWER_SECONDS) + 1);
+    let told: Told = match micro::ask(wire, SERVICE.join("."), &command, wait).await {
+        Ok(told) => told,
+        Err(refusal) if refusal.text == micro::NO_ANSWER => {
+            anyhow::bail!(
+                "the bridge does not answer: whether {} was told is unknown; from now on it is not",
+                command.device
+            )
+        }
+        Err(refusal) if refusal.text == micro::NOBODY => {
+            anyhow::bail!("no bridge answers: the command is not sent (haystack status)")
+        }
+        Err(refusal) => return Err(refusal.into()),
+    };
     let listens = told.fate == Fate::Taken;
     let device = &command.device;
     if json {

@@ -153,7 +153,8 @@ fn tell_issued(authority: &Authority, device: &DeviceId, issued: &Issued, port: 
     println!("{device} has a certificate until {}", issued.until);
     println!("  serial       {}\n  certificate  {cert}\n  key          {key}", issued.serial);
     println!(
-        "  authority    {ca}\n\nSend a reading with it (the payload is a temperature sensor's):\n"
+        "  authority    {ca}\n\nIts messages count from when it is registered (`haystack device add \
+         {device} --type …`).\nSend a reading with it (the payload is a temperature sensor's):\n"
     );
     println!(
         "  mosquitto_pub -h localhost -p {port} --cafile {ca} --cert {cert} --key {key} -q 1 \

@@ -22,7 +22,11 @@ const ANSWER: Duration = Duration::from_millis(300);
 /// Over which the rates are taken.
 const SAMPLE: Duration = Duration::from_secs(1);
 /// Characters of a letter's detail that the table shows.
-const SHOWN_DETAIL: usize = 80;
+const SHOWN_DETAIL: usize = 120;
+/// The same of a sender's name.
+const SHOWN_NAME: usize = 64;
+/// How full a stream is, at least, before it is said when it refuses.
+const LEAST_FILL: f64 = 0.001;
 /// Subjects of dead letters that the table lists.
 const LISTED_LETTERS: usize = 20;
 
@@ -138,7 +142,10 @@ async fn look(wire: &Wire, config: &Config) -> anyhow::Result<Status> {
         }
     }
     let of_raw = inspect::consumers(wire, streams::RAW).await?;
-    let archiving = config.targets.iter().filter(|(_, target)| target.archives());
+    // Also of a target that was told to by the flags of the service alone.
+    let consumer_of = |name: &TargetName| of_raw.contains_key(&inspect::archive_consumer(name));
+    let archiving =
+        config.targets.iter().filter(|(name, target)| target.archives() || consumer_of(name));
     let archives = archiving
         .map(|(name, _)| {
             (name.clone(), consumer_line(of_raw.get(&inspect::archive_consumer(name))))
@@ -164,7 +171,11 @@ async fn look(wire: &Wire, config: &Config) -> anyhow::Result<Status> {
 fn stream_line(state: StreamState) -> StreamLine {
     StreamLine {
         fill: state.fill(),
-        outage_horizon_seconds: state.horizon().map(|horizon| horizon.as_secs()),
+        // What lets its oldest go refuses nothing; what is nearly empty tells no rate worth saying.
+        outage_horizon_seconds: state
+            .horizon()
+            .filter(|_| state.name != streams::EVENTS && state.fill() >= LEAST_FILL)
+            .map(|horizon| horizon.as_secs()),
         name: state.name,
         messages: state.messages,
         bytes: state.bytes,
@@ -274,7 +285,8 @@ fn print_services(status: &Status) {
     println!("a second: {}", rates.join(", "));
     let held: Vec<&Hold> = status.services.iter().flat_map(|line| &line.held).collect();
     if held.is_empty() {
-        println!("nothing is held");
+        let by = if status.silent.is_empty() { "" } else { ", by what answers" };
+        println!("nothing is held{by}");
     }
     for hold in held {
         println!("HELD {} since {}: {}", hold.what, hold.since, hold.why);
@@ -291,15 +303,24 @@ fn print_letters(status: &Status) {
     for line in status.dead_letters.iter().take(LISTED_LETTERS) {
         let org = line.org.clone().unwrap_or_default();
         let reason = line.last_reason.map_or("", Reason::as_str);
-        let detail: String =
-            line.last_detail.iter().flat_map(|text| text.chars()).take(SHOWN_DETAIL).collect();
-        let last = format!("{reason}: {detail}");
-        table.row([line.letters.to_string(), line.stage.clone(), org, line.source.clone(), last]);
+        let detail = shown(line.last_detail.as_deref().unwrap_or_default(), SHOWN_DETAIL);
+        let (source, last) = (shown(&line.source, SHOWN_NAME), format!("{reason}: {detail}"));
+        table.row([line.letters.to_string(), line.stage.clone(), org, source, last]);
     }
     table.print();
     if status.dead_letters.len() > LISTED_LETTERS {
         println!("… and {} more sources (--json)", status.dead_letters.len() - LISTED_LETTERS);
     }
+}
+
+/// A text from outside on one line, cut where it is long.
+fn shown(text: &str, most: usize) -> String {
+    let plain = |c: char| if c.is_control() { '\u{fffd}' } else { c };
+    let mut shown: String = text.chars().take(most).map(plain).collect();
+    if text.chars().nth(most).is_some() {
+        shown.push('…');
+    }
+    shown
 }
 
 /// A length of time for people.

@@ -116,6 +116,11 @@ impl Directory {
         self.devices.get(id)
     }
 
+    /// A device, by what a sender calls itself.
+    pub fn device_named(&self, name: &str) -> Option<&Arc<Device>> {
+        self.devices.get(name)
+    }
+
     /// A logical device, by what its gateway calls it.
     pub fn logical(&self, gateway: &DeviceId, identifier: &str) -> Option<&Arc<Device>> {
         self.devices.get(self.logical.get(gateway)?.get(identifier)?)

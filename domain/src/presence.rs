@@ -47,6 +47,8 @@ impl Presence {
     pub fn row(self) -> Result<PresenceRow, VersionOverflow> {
         let version = RowVersion::new(&self.origin, Revision::default())?;
         let Self { device, online, at, kept, .. } = self;
+        // A door whose clock was wrong must not be believed for ever.
+        let at = at.min(version.accepted_at);
         Ok(PresenceRow { device, online, at, seen: (!kept).then_some(at), version })
     }
 }

@@ -1,10 +1,11 @@
 //! Receipts: the platform's own yes, on `devices/{deviceId}/receipts`, for devices that ask.
 
-use crate::{Timestamp, device_type::DeviceType, pointer::find};
+use crate::{Timestamp, device_type::DeviceType, pointer::unescaped};
 use serde::Serialize;
-use serde_json::{Value, value::RawValue};
+use serde_json::value::RawValue;
+use std::collections::BTreeMap;
 
-/// By what a device knows its message again: the same JSON value that it sent.
+/// By what a device knows its message again, byte for byte as it wrote it.
 #[derive(Debug, Clone)]
 pub enum Key {
     /// Its own id of the message.
@@ -18,14 +19,30 @@ const MAX_KEY: usize = 256;
 
 /// By what a device of this type knows the message again; `None`: by nothing, so it gets no receipt.
 pub fn key(profile: &DeviceType, payload: &[u8]) -> Option<Key> {
-    let payload: Value = serde_json::from_slice(payload).ok()?;
+    let payload = std::str::from_utf8(payload).ok()?;
     let raw = |pointer: &str| {
-        let value = find(&payload, pointer).filter(|value| !value.is_null())?;
-        let text = value.to_string();
-        (text.len() <= MAX_KEY).then(|| RawValue::from_string(text).ok()).flatten()
+        let value = find(payload, pointer)?;
+        (value.get() != "null" && value.get().len() <= MAX_KEY).then(|| value.to_owned())
     };
     let id = profile.message_id.as_ref().and_then(|rule| raw(&rule.pointer)).map(Key::Id);
     id.or_else(|| profile.timestamp.as_ref().and_then(|rule| raw(&rule.pointer)).map(Key::Ts))
+}
+
+/// What a pointer (RFC 6901) leads to, as it is written: numbers beyond any machine's stay as they are.
+fn find<'p>(payload: &'p str, pointer: &str) -> Option<&'p RawValue> {
+    let mut found: &'p RawValue = serde_json::from_str(payload).ok()?;
+    let tokens = pointer.strip_prefix('/').into_iter().flat_map(|tokens| tokens.split('/'));
+    for token in tokens {
+        found = if found.get().starts_with('{') {
+            let mut fields: BTreeMap<String, &'p RawValue> =
+                serde_json::from_str(found.get()).ok()?;
+            fields.remove(&*unescaped(token))?
+        } else {
+            let elements: Vec<&'p RawValue> = serde_json::from_str(found.get()).ok()?;
+            elements.into_iter().nth(token.parse().ok()?)?
+        };
+    }
+    Some(found)
 }
 
 #[derive(Serialize)]
@@ -74,6 +91,14 @@ mod tests {
         let by_id = format!(r#"{{"id":"7-a",{stored}"#);
         assert_eq!(receipt(&both, r#"{"seq":"7-a","ts":1}"#), Some(by_id));
         assert_eq!(receipt(&both, r#"{"seq":null,"ts":1767225600000}"#), Some(by_ts));
+        // Byte for byte, also what no number of ours could hold.
+        for id in ["12345678901234567890123", "9007199254740993.0", "1e2", r#"{"b":1,"a":[2]}"#] {
+            let expected = format!(r#"{{"id":{id},{stored}"#);
+            assert_eq!(receipt(&both, &format!(r#"{{"seq": {id} }}"#)), Some(expected));
+        }
+        let deep = r#","message_id":{"pointer":"/a/1/b~1c"}"#;
+        let payload = r#"{"a":[0,{"b/c":"x"}]}"#;
+        assert_eq!(receipt(deep, payload), Some(format!(r#"{{"id":"x",{stored}"#)));
     }
 
     #[test]

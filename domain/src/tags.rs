@@ -37,7 +37,10 @@ impl TagValue {
 }
 
 #[derive(Serialize, Deserialize)]
-#[serde(untagged)]
+#[serde(
+    untagged,
+    expecting = "a tag is M (a marker), true, false, a number, a text, @id, or { value, unit }"
+)]
 enum Written {
     Bool(bool),
     Number(f64),

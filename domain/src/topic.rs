@@ -1,7 +1,9 @@
 //! MQTT topics: `devices/{deviceId}/{channel}`.
 
-/// The filters under which the bridge receives what devices say.
-pub const FILTERS: [&str; 2] = ["devices/+/telemetry", "devices/+/status"];
+/// The filter under which the bridge receives device data.
+pub const TELEMETRY_FILTER: &str = "devices/+/telemetry";
+/// The same of births and last wills.
+pub const STATUS_FILTER: &str = "devices/+/status";
 
 /// What a device talks about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -14,7 +14,7 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
-use store::archive::{self, Entry};
+use store::archive::{self, EXPIRE_ROWS, Entry};
 use tokio::time::{sleep_until, timeout_at};
 
 /// Most bytes of messages in one transaction, beyond its first message.
@@ -25,6 +25,8 @@ const BATCH_MESSAGES: usize = 1_000;
 const GATHER: Duration = Duration::from_secs(1);
 /// How often what is too old is looked for.
 const EXPIRE_EVERY: Duration = Duration::from_hours(1);
+/// SQLSTATE of a statement that took too long.
+const CANCELLED: &str = "57014";
 /// The content type of what is no pack of messages: kept whole.
 const UNDECODABLE: &str = "application/vnd.haystack.undecodable";
 
@@ -43,13 +45,19 @@ pub(crate) async fn run(target: Arc<Target>) {
     }
 }
 
-/// Removes what is too old, as long as the process lives.
+/// Removes what is too old, as long as the process lives: also where nothing is added any more.
 pub(crate) async fn expire(target: Arc<Target>) {
-    loop {
-        match archive::expire(&target.database).await {
-            Ok(0) => {}
+    let mut most = EXPIRE_ROWS;
+    while !target.shutdown.is_cancelled() {
+        match archive::expire(&target.database, most).await {
+            Ok(0) => most = EXPIRE_ROWS,
             Ok(removed) => {
                 tracing::debug!(target = %target.name, removed, "removed old messages");
+                continue;
+            }
+            // Large messages take long.
+            Err(fault) if fault.sqlstate.as_deref() == Some(CANCELLED) && most > 1 => {
+                most = (most / 8).max(1);
                 continue;
             }
             // It is no hold: nothing waits for it.
@@ -61,6 +69,25 @@ pub(crate) async fn expire(target: Arc<Target>) {
         tokio::select! {
             () = target.shutdown.cancelled() => return,
             () = sleep_until(next) => {}
+        }
+    }
+}
+
+/// Brings the view of all orgs' values up to date whenever there may be another org. Apart from the
+/// projection: somebody who reads the view for long must not hold it up.
+pub(crate) async fn history(target: Arc<Target>) {
+    const TRY_AGAIN: Duration = Duration::from_secs(2);
+    loop {
+        tokio::select! {
+            () = target.shutdown.cancelled() => return,
+            () = target.orgs_changed.notified() => {}
+        }
+        while let Err(fault) = archive::refresh_history(&target.database).await {
+            tracing::debug!(target = %target.name, %fault, "the view of history waits");
+            tokio::select! {
+                () = target.shutdown.cancelled() => return,
+                () = sleep_until(tokio::time::Instant::now() + TRY_AGAIN) => {}
+            }
         }
     }
 }

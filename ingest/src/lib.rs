@@ -60,8 +60,9 @@ pub async fn run(
         if archives {
             let what = "archive".to_owned();
             for_ever(lifecycle, target.clone(), what, archive::run);
-            lifecycle.spawn(archive::expire(target.clone()));
         }
+        lifecycle.spawn(archive::expire(target.clone()));
+        lifecycle.spawn(archive::history(target.clone()));
         supervise(target, lifecycle);
     }
     let instance = config.ingest.instance.clone();
@@ -102,6 +103,7 @@ fn start_workers(
         // A panic while it was locked left the set whole: every change is one call.
         let mut started = started.lock().unwrap_or_else(PoisonError::into_inner);
         if started.insert(org.clone()) {
+            target.orgs_changed.notify_one();
             let what = org.key.to_string();
             let job = move |target| worker::run(target, org.clone());
             for_ever(lifecycle, target.clone(), what, job);

@@ -5,7 +5,7 @@ use domain::{Holds, TargetName};
 use nats::{CancellationToken, Wire, publish::Patience};
 use std::{sync::Arc, time::Duration};
 use store::{Database, Login, Writer, connect::BadLogin};
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 
 /// Transactions at once of workers that flow.
 const WRITES: usize = 6;
@@ -37,6 +37,8 @@ pub(crate) struct Target {
     pub(crate) room: Arc<Semaphore>,
     pub(crate) writes: Semaphore,
     pub(crate) retries: Semaphore,
+    /// There may be another org.
+    pub(crate) orgs_changed: Notify,
 }
 
 impl Target {
@@ -71,6 +73,7 @@ impl Target {
             room: Arc::new(Semaphore::new(share >> 10)),
             writes: Semaphore::new(WRITES),
             retries: Semaphore::new(RETRIES),
+            orgs_changed: Notify::new(),
         })
     }
 

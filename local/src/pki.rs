@@ -158,12 +158,21 @@ impl Authority {
             register.issued.iter().any(|issued| issued.name == device.as_str()),
             "{device} never had a certificate; `haystack pki issue device {device}` makes the first"
         );
+        anyhow::ensure!(
+            register.newest_valid(device.as_str(), now).is_some(),
+            "{device} has no certificate that counts (revoked or expired); `haystack pki issue device \
+             {device}` makes one"
+        );
         self.issue_device(&mut register, device.as_str(), days, now)
     }
 
     /// Revokes the valid certificates of that name, or the one of that serial. Gives those that
     /// were revoked by this call.
     pub fn revoke(&self, name: &str, serial: Option<&str>, now: Timestamp) -> Result<Vec<Issued>> {
+        anyhow::ensure!(
+            name != SERVER,
+            "{SERVER} is the broker's own: `haystack pki refresh` makes the next when it is due"
+        );
         let _lock = register::lock(&self.folder)?;
         let mut register = self.register()?;
         let mut revoked = Vec::new();

@@ -41,13 +41,23 @@ pub enum EnvelopeFault {
 pub trait Schema {
     /// Its name in errors.
     const NAME: &'static str;
-    /// The version that is written.
+    /// The newest version, up to which all are read.
     const VERSION: u16;
+
+    /// The version that this body is written in: the oldest in which it can be, so that readers of an
+    /// earlier release refuse no more than they must.
+    fn version(&self) -> u16 {
+        Self::VERSION
+    }
 }
 
 impl Schema for Batch {
     const NAME: &'static str = "telemetry batch";
-    const VERSION: u16 = 1;
+    const VERSION: u16 = 2;
+
+    fn version(&self) -> u16 {
+        if self.presences.is_empty() { 1 } else { 2 }
+    }
 }
 impl Schema for Pack<'_> {
     const NAME: &'static str = "raw pack";
@@ -104,14 +114,15 @@ pub fn encode<T: Schema + Serialize>(body: &T) -> Bytes {
 pub fn encode_sized<T: Schema + Serialize>(body: &T, about: usize) -> Bytes {
     let mut bytes = Vec::with_capacity(about);
     // A `Vec` takes all that is written, and the bodies have no type that MessagePack lacks.
-    rmp_serde::encode::write(&mut bytes, &(T::VERSION, body)).expect("bodies are encodable");
+    rmp_serde::encode::write(&mut bytes, &(body.version(), body)).expect("bodies are encodable");
     bytes.into()
 }
 
 /// Encodes records that people may meet and that grow over time: structs as maps.
 pub fn encode_named<T: Schema + Serialize>(body: &T) -> Bytes {
     let mut bytes = Vec::with_capacity(256);
-    rmp_serde::encode::write_named(&mut bytes, &(T::VERSION, body)).expect("bodies are encodable");
+    rmp_serde::encode::write_named(&mut bytes, &(body.version(), body))
+        .expect("bodies are encodable");
     bytes.into()
 }
 

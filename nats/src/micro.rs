@@ -32,6 +32,9 @@ const MAX_REFUSAL: usize = 2_000;
 /// The text of a refusal by silence.
 pub const NO_ANSWER: &str = "the service did not answer in time; look again";
 
+/// The text of a refusal where nobody serves.
+pub const NOBODY: &str = "no service answers: does one run it?";
+
 /// A request that came in.
 pub struct Request<T> {
     /// What is asked.
@@ -118,7 +121,7 @@ where
     let answer = wire.client.send_request(subject, request).await.map_err(|error| {
         use async_nats::RequestErrorKind::{NoResponders, TimedOut};
         match error.kind() {
-            NoResponders => Refusal::new(503, "no service answers: does one run it?"),
+            NoResponders => Refusal::new(503, NOBODY),
             TimedOut => Refusal::new(503, NO_ANSWER),
             _ => Refusal::new(503, error.to_string()),
         }

@@ -17,7 +17,7 @@ const COLUMNS: &str = "accepted_at, sequence, index, received_at, org_key, devic
      profile_version, name, content_type, session, packet_id, number, payload";
 const FIELDS: i16 = 14;
 /// Rows that one call of [`expire`] removes at most.
-const EXPIRE_ROWS: i32 = 10_000;
+pub const EXPIRE_ROWS: i32 = 10_000;
 
 /// A message and where it stands in `RAW`.
 #[derive(Debug, Clone)]
@@ -100,16 +100,22 @@ fn keepable(text: &str) -> Cow<'_, str> {
     if text.contains('\0') { text.replace('\0', "\u{fffd}").into() } else { text.into() }
 }
 
-/// Removes what is older than the policy says, a part of it; gives how many rows went. Called again
-/// until it gives none.
-pub async fn expire(database: &Database) -> Result<u64, Fault> {
+/// Removes what is older than the policy says, at most so many rows; gives how many went. Called again
+/// until it gives none; with fewer rows where it takes too long (SQLSTATE 57014).
+pub async fn expire(database: &Database, most: i32) -> Result<u64, Fault> {
     let mut connection = database.borrow().await?;
     let asked = sqlx::query_scalar("select core.expire_telemetry_raw($1)")
-        .bind(EXPIRE_ROWS)
+        .bind(most)
         .fetch_one(&mut *connection.held);
     let removed: i64 = answered(database.patience(false), asked).await?;
     connection.give_back();
     Ok(removed.cast_unsigned())
+}
+
+/// Makes the view of all orgs' values name the orgs that there are now. Short: where somebody reads the
+/// view for long, it fails, and is to be tried again.
+pub async fn refresh_history(database: &Database) -> Result<(), Fault> {
+    database.run("set local lock_timeout = '200ms'; select core.refresh_history()").await
 }
 
 /// Sets how long the archive keeps messages, in days; 0: for ever. For the owner of the tables.

@@ -28,6 +28,7 @@ impl Owed {
             topic: topic::receipts(&self.device),
             payload: receipt::body(self.key, SystemClock.now()).into(),
             expires: EXPIRES,
+            not_after: None,
             told: None,
         };
         counters.receipt(link.send(outgoing).is_ok());

@@ -86,6 +86,11 @@ impl Broker {
         Self { leave: true, ..self }
     }
 
+    /// Whether the place there is to be given up.
+    pub fn is_leaving(&self) -> bool {
+        self.leave
+    }
+
     /// The host, for the broker's certificate.
     pub(super) fn host(&self) -> &str {
         let host = self.address.rsplit_once(':').map_or(&*self.address, |(host, _)| host);

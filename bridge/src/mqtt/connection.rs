@@ -4,7 +4,11 @@ use super::{
     Broker, Connected, Counted, Incoming, Link, MAX_PUBACKS, Outflow, Outgoing, Take, Unacked, tls,
     watch,
 };
-use domain::{Clock, SystemClock, raw::MAX_PAYLOAD, topic::FILTERS};
+use domain::{
+    Clock, SystemClock,
+    raw::MAX_PAYLOAD,
+    topic::{STATUS_FILTER as STATUS, TELEMETRY_FILTER as TELEMETRY},
+};
 use futures_util::{FutureExt, SinkExt, StreamExt};
 use nats::{CancellationToken, publish::Patience};
 use rumqttc::v5::mqttbytes::{
@@ -331,21 +335,22 @@ async fn sign_in(broker: &Broker) -> Result<SignedIn, String> {
 
 /// What is to be subscribed, and what not: a session remembers what another configuration wanted.
 fn subscription(broker: &Broker) -> Vec<Packet> {
-    let alone = || FILTERS.map(str::to_owned).to_vec();
-    let shared = broker
-        .share
-        .as_ref()
-        .map(|group| FILTERS.map(|filter| format!("$share/{group}/{filter}")).to_vec());
+    let shared = broker.share.as_ref().map(|group| format!("$share/{group}/{TELEMETRY}"));
     let unsubscribe = |filters: Vec<String>| {
         Packet::Unsubscribe(Unsubscribe { pkid: UNSUBSCRIBE_ID, filters, properties: None })
     };
     if broker.leave {
-        return vec![unsubscribe([shared.unwrap_or_default(), alone()].concat())];
+        let all = [TELEMETRY, STATUS].map(str::to_owned).into_iter().chain(shared);
+        return vec![unsubscribe(all.collect())];
     }
     let is_shared = shared.is_some();
+    // Every bridge hears every status, in order: of those that one gets and another does not, the last
+    // would not be known.
+    let paths = [shared.unwrap_or_else(|| TELEMETRY.to_owned()), STATUS.to_owned()];
     let filter = |path: String| {
+        let shared = path.starts_with("$share/");
         let mut filter = Filter::new(path, QoS::AtLeastOnce);
-        if !is_shared {
+        if !shared {
             // Retained messages come once, with a subscription that is new. All that comes is stored:
             // to a session that was there when they were published they would be old readings once
             // more.
@@ -353,8 +358,7 @@ fn subscription(broker: &Broker) -> Vec<Packet> {
         }
         filter
     };
-    let filters = shared.unwrap_or_else(alone).into_iter().map(filter);
-    let mut subscribe = Subscribe::new_many(filters, None);
+    let mut subscribe = Subscribe::new_many(paths.map(filter), None);
     subscribe.pkid = SUBSCRIBE_ID;
     let mut packets = vec![Packet::Subscribe(subscribe)];
     let own = watch::FILTERS.map(|path| Filter::new(path, QoS::AtMostOnce));
@@ -362,8 +366,8 @@ fn subscription(broker: &Broker) -> Vec<Packet> {
     own.pkid = WATCH_ID;
     packets.push(Packet::Subscribe(own));
     if is_shared {
-        // Only when the shared ones are there: what comes in between may come twice, and is not lost.
-        packets.push(unsubscribe(alone()));
+        // Only when the shared one is there: what comes in between may come twice, and is not lost.
+        packets.push(unsubscribe(vec![TELEMETRY.to_owned()]));
     }
     packets
 }
@@ -409,7 +413,7 @@ impl Writer {
                 () = confirmed.cancelled() => {
                     self.acknowledge(None).await?;
                     // Receipts of what was just confirmed; nobody waits for the broker's answers.
-                    if let Some(next) = self.outflow.try_next() {
+                    if self.outflow.has_room() && let Some(next) = self.outflow.try_next() {
                         self.publish(next).await?;
                     }
                     return self.send([goodbye(leaving)]).await;

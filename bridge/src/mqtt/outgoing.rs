@@ -10,7 +10,7 @@ use rumqttc::v5::mqttbytes::{
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -54,6 +54,8 @@ pub struct Outgoing {
     pub payload: Bytes,
     /// How long the broker keeps it for a device that is away.
     pub expires: Duration,
+    /// After this it is not sent any more.
+    pub not_after: Option<Instant>,
     /// Who wants to know what became of it, and only while it is fresh: such a message is sent by
     /// this connection or not at all. Without, it is sent again until the broker has it.
     pub told: Option<oneshot::Sender<Sent>>,
@@ -158,7 +160,8 @@ impl Outflow {
 
     /// Notes that a message goes out; gives its packet. `None`: nobody waits for it any more.
     pub(super) fn publish(&mut self, outgoing: Outgoing) -> Option<Publish> {
-        if outgoing.told.as_ref().is_some_and(oneshot::Sender::is_closed) {
+        let late = outgoing.not_after.is_some_and(|limit| Instant::now() > limit);
+        if late || outgoing.told.as_ref().is_some_and(oneshot::Sender::is_closed) {
             return None;
         }
         let properties = PublishProperties {
@@ -208,7 +211,13 @@ mod tests {
 
     fn message(number: u8, told: Option<oneshot::Sender<Sent>>) -> Outgoing {
         let expires = Duration::from_mins(1);
-        Outgoing { topic: "t".to_owned(), payload: vec![number].into(), expires, told }
+        Outgoing {
+            topic: "t".to_owned(),
+            payload: vec![number].into(),
+            expires,
+            not_after: None,
+            told,
+        }
     }
 
     fn connected(link: &Link) {

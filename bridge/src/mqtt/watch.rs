@@ -15,12 +15,20 @@ pub(super) const FILTERS: [&str; 2] = ["$SYS/broker/publish/messages/dropped", "
 const DROPPED: &str = FILTERS[0];
 const LOG: &str = "$SYS/broker/log/";
 
-/// Texts of Mosquitto's log (2.0) and why they refuse somebody.
-const REFUSALS: [(&str, &str); 3] = [
-    ("did not return a certificate", "no_certificate"),
-    ("certificate verify failed", "bad_certificate"),
-    ("not authorised", "login"),
+/// How lines of Mosquitto's log (2.0) begin and end, without the time, and why they refuse somebody. A
+/// client's name stands in between, if at all: it must not pass for the line.
+const REFUSALS: [(&str, &str, &str); 4] = [
+    ("OpenSSL Error", "peer did not return a certificate", "no_certificate"),
+    ("Client connection from ", "peer did not return a certificate.", "no_certificate"),
+    ("OpenSSL Error", "certificate verify failed", "bad_certificate"),
+    ("Client ", " disconnected, not authorised.", "login"),
 ];
+
+fn refusal(line: &str) -> Option<&'static str> {
+    let (_time, text) = line.trim_end().split_once(": ")?;
+    let is = |(begin, end, _): &&(&str, &str, &str)| text.starts_with(begin) && text.ends_with(end);
+    REFUSALS.iter().find(is).map(|(_, _, reason)| *reason)
+}
 
 /// What was heard since the process began.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -35,7 +43,8 @@ impl fmt::Display for Heard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} messages dropped by the broker", self.dropped)?;
         for (reason, count) in &self.refused {
-            write!(f, ", {count} connections refused ({reason})")?;
+            let plural = if *count == 1 { "" } else { "s" };
+            write!(f, ", {count} connection{plural} refused ({reason})")?;
         }
         Ok(())
     }
@@ -66,10 +75,10 @@ impl Watch {
             heard.dropped = dropped;
             gauge!("haystack_broker_messages_dropped").set(dropped as f64);
         } else if topic.starts_with(LOG)
-            && let Some((_, reason)) = REFUSALS.iter().find(|(words, _)| text.contains(words))
+            && let Some(reason) = refusal(&text)
         {
             *heard.refused.entry(reason).or_default() += 1;
-            counter!("haystack_broker_refusals_total", "reason" => *reason).increment(1);
+            counter!("haystack_broker_refusals_total", "reason" => reason).increment(1);
         }
     }
 }
@@ -92,6 +101,11 @@ mod tests {
             ),
             ("$SYS/broker/log/N", "1: Client <unknown> disconnected: Protocol error."),
             ("$SYS/broker/log/N", "1: Client <unknown> disconnected, not authorised."),
+            ("$SYS/broker/log/N", "1: Client x disconnected, not authorised. disconnected."),
+            (
+                "$SYS/broker/log/N",
+                "1: New client connected from ::1:1 as certificate verify failed (p2, c1).",
+            ),
             ("$SYS/broker/publish/messages/dropped", "7"),
             ("$SYS/broker/uptime", "9 seconds"),
         ] {

@@ -16,6 +16,8 @@ pub(super) const MAX_BYTES: usize = 4 << 20;
 pub(super) const MAX_LETTERS: usize = 4_096;
 /// What a device's presence takes in a message, at most.
 const PRESENCE_BYTES: usize = 128;
+/// No more messages of `RAW` are added past so many births and wills.
+const MAX_PRESENCES: usize = 4_096;
 /// Who produces the readings: the last token of their subject.
 const SOURCE: &str = "mqtt";
 
@@ -30,10 +32,12 @@ pub(super) struct Work {
     pub letters: Vec<Letter>,
     /// Which devices are there, by org.
     presences: BTreeMap<OrgKey, Vec<Presence>>,
+    /// The same, for the news.
+    pub news: Vec<(OrgKey, Presence)>,
     bytes: usize,
 }
 
-/// A message for `TELEMETRY`, or for `EVENTS`.
+/// A message for `TELEMETRY`.
 pub(super) struct Part {
     /// Its org.
     pub org: OrgKey,
@@ -55,6 +59,7 @@ impl Work {
         }
         for (org, presence) in normalized.presences {
             self.bytes += PRESENCE_BYTES;
+            self.news.push((org.clone(), presence.clone()));
             self.presences.entry(org).or_default().push(presence);
         }
         self.letters.extend(normalized.letters);
@@ -65,6 +70,7 @@ impl Work {
         self.deliveries.len() >= MAX_MESSAGES
             || self.bytes >= MAX_BYTES
             || self.letters.len() >= MAX_LETTERS
+            || self.news.len() >= MAX_PRESENCES
     }
 
     /// Takes the readings out, as messages for `TELEMETRY`.
@@ -80,22 +86,11 @@ impl Work {
         }
         for (org, presences) in std::mem::take(&mut self.presences) {
             // Small, and few beside readings: one message holds all of an org's.
-            parts.extend(presences.iter().map(|presence| event(&org, presence)));
             let batch = Batch { presences, ..Batch::default() };
             parts.push(part(&org, first, last, &batch));
         }
         parts
     }
-}
-
-/// The news of a device that came or went.
-fn event(org: &OrgKey, presence: &Presence) -> Part {
-    let Presence { device, origin, .. } = presence;
-    let (org_key, kind) = (org.to_string(), "device".to_owned());
-    let subject = Subject::Event { org: org_key, kind, id: device.to_string() };
-    let id = format!("presence/{}/{}", origin.sequence, origin.index);
-    let message = Outgoing::new(subject.to_string(), &id, envelope::encode_named(presence));
-    Part { org: org.clone(), readings: 0, message }
 }
 
 fn part(org: &OrgKey, first: u64, last: u64, batch: &Batch) -> Part {

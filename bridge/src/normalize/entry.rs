@@ -9,7 +9,7 @@ use domain::{
     chunk::part,
     device_type::{Kind, MAX_METRICS, UnknownDevices},
     directory::Directory,
-    model::{Device, MAX_LOGICAL},
+    model::{Device, MAX_LOGICAL, Role},
     normalize::{
         Fault, Found, LogicalReadings, MAX_FAULTS, Normalized, Reading, TimeLimits, normalize,
     },
@@ -105,7 +105,13 @@ pub(super) fn normalize_entry(
     }
     let Some(sender) = &entry.sender else {
         let name = shown(&entry.name);
-        let detail = format!("no device {name:?} is registered; `haystack device add` does it");
+        let registered = known.directory.device_named(&entry.name).map(|device| &device.role);
+        let detail = match registered {
+            Some(Role::Logical { gateway, .. }) => {
+                format!("{name} has no voice of its own: gateway {gateway} speaks for it")
+            }
+            _ => format!("no device {name:?} is registered; `haystack device add` does it"),
+        };
         return Ok(Outcome::dead(Reason::UnknownDevice, detail));
     };
     if entry.payload.len() > MAX_PAYLOAD {

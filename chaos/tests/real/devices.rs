@@ -206,7 +206,7 @@ async fn a_command_reaches_a_device_that_listens_and_the_outcome_is_told() {
     assert!(status.contains("mqtt: no connection to 127.0.0.1"), "{status}");
     bridge.stop().await;
     let (code, said) = command("{}");
-    assert!(code == Some(1) && said.contains("no service answers"), "{said}");
+    assert!(code == Some(1) && said.contains("no bridge answers"), "{said}");
 }
 
 /// How often each message has its receipt, by the number that it bears.

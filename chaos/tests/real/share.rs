@@ -117,3 +117,60 @@ async fn a_bridge_comes_by_certificate_and_finds_a_new_one() {
     let refusing = platform.instance_with("bridge", "bridge-2", &settings);
     refusing.says("UnknownIssuer").await;
 }
+
+/// With an end of sessions in its configuration Mosquitto 2.0.11 died of this, each time: a list of
+/// sessions that end was left with an entry of one that had come back.
+#[tokio::test]
+async fn the_broker_survives_new_lists_of_the_revoked_between_a_devices_visits() {
+    use nix::{
+        sys::signal::{Signal, kill},
+        unistd::Pid,
+    };
+    const DEVICE: &str = "HUP-1";
+    let mosquitto = testkit::Mosquitto::start().await;
+    let authority = mosquitto.authority();
+    let id = domain::DeviceId::parse(DEVICE).unwrap();
+    authority.issue(&id, 30, SystemClock.now()).unwrap();
+    let (cert, key) = authority.device(&id);
+    let port = mosquitto.server().listeners().mqtts.to_string();
+    let visit = async |version: &str, seconds: &str| {
+        let mut command = tokio::process::Command::new("mosquitto_sub");
+        command
+            .args(["-V", version, "-h", "localhost", "-p", &port, "-c", "-i", DEVICE, "-q", "1"])
+            .args(["-t", &format!("devices/{DEVICE}/commands"), "-W", seconds])
+            .args(["--cafile".as_ref(), authority.ca().as_os_str()])
+            .args(["--cert".as_ref(), cert.as_os_str(), "--key".as_ref(), key.as_os_str()])
+            .kill_on_drop(true);
+        // 27: it left when its time was over.
+        assert_eq!(command.status().await.unwrap().code(), Some(27), "the broker lives");
+    };
+    let password = mosquitto.password();
+    let plain = mosquitto.port().to_string();
+    let command = async || {
+        let sent = tokio::process::Command::new("mosquitto_pub")
+            .args(["-h", "127.0.0.1", "-p", &plain, "-q", "1", "-m", "something"])
+            .args(["-u", local::mosquitto::USER, "-P", &password])
+            .args(["-t", &format!("devices/{DEVICE}/commands")])
+            .status();
+        assert!(sent.await.unwrap().success(), "the broker lives");
+    };
+    let told = async || {
+        kill(Pid::from_raw(mosquitto.pid().unwrap() as i32), Signal::SIGHUP).unwrap();
+        mosquitto.server().settled().await.unwrap();
+    };
+    told().await;
+    for _ in 0..2 {
+        mosquitto.server().end_session(DEVICE, false).await.unwrap();
+    }
+    for _ in 0..3 {
+        visit("311", "1").await;
+    }
+    command().await;
+    told().await;
+    // The broker looks at its list once a second.
+    tokio::time::sleep(std::time::Duration::from_millis(1_300)).await;
+    command().await;
+    visit("311", "3").await;
+    visit("5", "4").await;
+    assert!(mosquitto.server().settled().await.is_ok(), "{}", mosquitto.log_tail());
+}

@@ -63,8 +63,12 @@ pub(crate) async fn run(args: &UpArgs, globals: &Globals) -> Result<ExitCode> {
         eprint!("{said}");
         return Ok(ExitCode::FAILURE);
     }
+    let data_dir = match folder.path() {
+        path if path.ends_with(".haystack") => String::new(),
+        path => format!(" --data-dir {}", super::shell(&path.to_string_lossy())),
+    };
     notice::print(&format!(
-        "{said}It runs in the background. `haystack down` stops it; it says more in {}.",
+        "{said}It runs in the background. `haystack down{data_dir}` stops it; it says more in {}.",
         path.display()
     ));
     Ok(ExitCode::SUCCESS)

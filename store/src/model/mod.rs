@@ -110,7 +110,7 @@ async fn apply_org(
     .bind(sequence as i64)
     .execute(&mut *connection)
     .await?;
-    sqlx::query("select core.create_values_tables($1), core.refresh_history()")
+    sqlx::query("select core.create_values_tables($1)")
         .bind(org.key.as_str())
         .execute(connection)
         .await?;
