@@ -31,7 +31,9 @@ pub(crate) async fn rounds(stack: &Stack, options: &Options, report: &mut Report
     for round in 1..=options.rounds {
         let mut services = Services::start(stack, false).await?;
         let (port, reports) = (stack.mosquitto.port(), options.reports);
-        let packets: Vec<Vec<u8>> = (0..reports).flat_map(parts).collect();
+        // A name that was used minutes ago, with the same digest, would be a copy.
+        let first = round * reports;
+        let packets: Vec<Vec<u8>> = (first..first + reports).flat_map(parts).collect();
         let quiet = machine::quiet(options.quiet_wait()).await;
         let meter = Meter::start(&services.watched(stack)?);
         let publishing = tokio::task::spawn_blocking(move || publish(port, &packets));

@@ -7,7 +7,10 @@ use std::{
     process::Stdio,
     sync::{Arc, Mutex},
 };
-use testkit::{Database, Failpoint, Platform, eventually};
+use testkit::{
+    Database, Failpoint, Platform, eventually,
+    judge::{Numbered, payload},
+};
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
     process::{Child, Command},
@@ -225,12 +228,12 @@ async fn receipts_come_for_what_is_stored_also_after_a_death_before_the_yes() {
     let platform = platform().await;
     let device = Device::listens(&platform, "receipts", &[]).await;
     let topic = format!("devices/{DEVICE}/telemetry");
-    let payload =
+    let message =
         |n| format!("{{\"seq\":{n},\"ts\":{},\"temperature\":{n}}}", 1_767_225_600_000_u64 + n);
     let doomed = Failpoint { name: failpoint::BEFORE_PUBACK, passes: 0 };
     let mut bridge = platform.doomed("bridge", doomed);
     bridge.says("subscribed").await;
-    platform.publish(&topic, (0..SENT).map(payload)).await;
+    platform.publish(&topic, (0..SENT).map(message)).await;
     bridge.died_at(doomed).await;
     let mut bridge = platform.service("bridge");
     let all = |device: &Device| {
@@ -239,7 +242,7 @@ async fn receipts_come_for_what_is_stored_also_after_a_death_before_the_yes() {
     };
     eventually("receipts of all", || async { all(&device) }).await;
     // What is no message of its type is kept or set aside, and gets none; the next one does.
-    platform.publish(&topic, ["no json".to_owned(), payload(SENT)]).await;
+    platform.publish(&topic, ["no json".to_owned(), message(SENT)]).await;
     eventually("one more", || async {
         let found = receipts(&device);
         if found.contains_key(&SENT) { Ok(()) } else { Err(format!("{}", found.len())) }
@@ -247,4 +250,65 @@ async fn receipts_come_for_what_is_stored_also_after_a_death_before_the_yes() {
     .await;
     assert_eq!(receipts(&device).len() as u64, SENT + 1);
     bridge.stop().await;
+}
+
+#[tokio::test]
+async fn news_that_the_stream_does_not_take_hold_no_reading_up() {
+    let platform = platform().await;
+    let (_, entity) = platform.add_device("NW-1");
+    let (_bridge, _ingest) = (platform.service("bridge"), platform.service("ingest"));
+    let login = nats::Login {
+        url: platform.nats.url(),
+        user: "admin".to_owned(),
+        password: platform.nats.password("admin"),
+    };
+    let admin = nats::Wire::connect(&login).await.unwrap();
+    admin.jetstream.delete_stream(nats::streams::EVENTS).await.unwrap();
+    let status = format!("devices/{DEVICE}/status");
+    for n in 0..20 {
+        platform.publish(&status, [if n % 2 == 0 { "online" } else { "offline" }.to_owned()]).await;
+    }
+    platform.publish("devices/NW-1/telemetry", (0..50).map(payload)).await;
+    let readings = Numbered { device: "NW-1".to_owned(), entity, sent: 50 };
+    readings.arrives(&platform.primary, "demo").await;
+    readings.arrives(&platform.secondary, "demo").await;
+    eventually("the last status in both databases", || async {
+        for database in [&platform.primary, &platform.secondary] {
+            let found = presence(database).await?;
+            if found != (false, true) {
+                return Err(format!("{found:?}"));
+            }
+        }
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_command_to_a_bridge_that_hangs_is_not_sent_later() {
+    let platform = platform().await;
+    let bridge = platform.service("bridge");
+    bridge.says("subscribed").await;
+    let device = Device::listens(&platform, "commands", &[]).await;
+    let command = |payload: &str| platform.command(&["device", "command", DEVICE, payload]);
+    eventually("a bridge that answers", || async {
+        let output = command("{\"set\":0}");
+        if output.status.success() { Ok(()) } else { Err(format!("{output:?}")) }
+    })
+    .await;
+    bridge.freeze();
+    let output = command("{\"set\":1}");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && said.contains("is unknown"), "{said}");
+    bridge.thaw();
+    eventually("a bridge that answers again", || async {
+        let output = command("{\"set\":2}");
+        if output.status.success() { Ok(()) } else { Err(format!("{output:?}")) }
+    })
+    .await;
+    eventually("the commands", || async {
+        let told: Vec<_> = device.told().iter().map(|it| it["set"].clone()).collect();
+        if told == [0, 2] { Ok(()) } else { Err(format!("{told:?}")) }
+    })
+    .await;
 }
