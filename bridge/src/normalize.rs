@@ -13,6 +13,7 @@ mod message;
 mod news;
 mod size;
 mod store;
+mod strangers;
 
 use crate::Shared;
 use batch::Work;
@@ -22,11 +23,12 @@ use entry::{Known, NotYet, Strangers};
 use message::{Normalized, Stored, normalize_message};
 use nats::{
     CancellationToken, Delivery, Reader, consume::Durable, inspect::NORMALIZE, publish::Patience,
-    registry, retry::Pauses, streams::RAW,
+    streams::RAW,
 };
 use news::News;
 use std::{convert::Infallible, sync::Arc, time::Duration};
 use store::store;
+use strangers::Aside;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{Instant, interval_at},
@@ -44,8 +46,8 @@ pub(crate) async fn run(shared: Shared, limits: TimeLimits, door_closed: Cancell
     durable.ack_wait = shared.ack_wait;
     let patience = Patience { shutdown: door_closed, ..shared.patience("normalize") };
     let reader = Reader::new(shared.wire.clone(), durable, patience);
-    let mut normalizer =
-        Normalizer { shared: shared.clone(), limits, reader, clocks: Clocks::default() };
+    let (aside, clocks) = (Aside::new(shared.clone()), Clocks::default());
+    let mut normalizer = Normalizer { shared: shared.clone(), limits, reader, aside, clocks };
     let room = Arc::new(Semaphore::new(MAX_IN_FLIGHT));
     let news = News::default();
     tokio::spawn(news.clone().run(shared.clone()));
@@ -66,6 +68,8 @@ struct Normalizer {
     shared: Shared,
     limits: TimeLimits,
     reader: Reader,
+    /// Messages that wait until what they speak of is registered.
+    aside: Aside,
     clocks: Clocks,
 }
 
@@ -73,15 +77,28 @@ impl Normalizer {
     /// Waits for a message, then takes what else is there, as far as it fits. `None`: stopping.
     async fn next_work(&mut self) -> Option<Work> {
         let mut work = Work::default();
-        let mut next = Some(self.reader.next().await?);
-        while let Some(delivery) = next {
-            let normalized = self.normalize(&delivery).await?;
-            self.tell(&normalized);
-            work.add(delivery, normalized);
-            next = if work.is_full() { None } else { self.reader.try_next() };
+        let mut next = tokio::select! {
+            biased;
+            delivery = self.aside.next() => Some((delivery, true)),
+            delivery = self.reader.next() => Some((delivery?, false)),
+        };
+        while let Some((delivery, created)) = next {
+            match self.normalize(&delivery, created).await? {
+                Ok(normalized) => {
+                    self.tell(&normalized);
+                    work.add(delivery, normalized);
+                }
+                Err(strangers) => self.aside.put(delivery, strangers).await,
+            }
+            next = if work.is_full() { None } else { self.try_next() };
             tokio::task::yield_now().await;
         }
         Some(work)
+    }
+
+    fn try_next(&mut self) -> Option<(Delivery, bool)> {
+        let back = self.aside.try_next().map(|delivery| (delivery, true));
+        back.or_else(|| self.reader.try_next().map(|delivery| (delivery, false)))
     }
 
     /// What the messages said of time, for the metrics.
@@ -98,18 +115,20 @@ impl Normalizer {
         }
     }
 
-    async fn normalize(&mut self, delivery: &Delivery) -> Option<Normalized> {
-        let mut settled = false;
-        let mut created = false;
+    /// `Err`: something is to be registered first. `created`: it was, as far as it can be. `None`:
+    /// stopping.
+    async fn normalize(
+        &mut self,
+        delivery: &Delivery,
+        created: bool,
+    ) -> Option<Result<Normalized, Strangers>> {
+        let mut settled = created;
         loop {
             match self.attempt(delivery, settled, created) {
-                Ok(normalized) => return Some(normalized),
+                Ok(normalized) => return Some(Ok(normalized)),
+                Err(NotYet::Create(strangers)) => return Some(Err(strangers)),
                 // The door that took the message may have known more than is known here yet.
                 Err(NotYet::Unsettled) => {}
-                Err(NotYet::Create(strangers)) => {
-                    self.create(strangers).await?;
-                    created = true;
-                }
             }
             let patience = self.shared.patience("normalize");
             if !self.shared.directory.caught_up(&self.shared.wire, &patience).await {
@@ -119,63 +138,10 @@ impl Normalizer {
         }
     }
 
-    /// Registers metrics and logical devices, however long that takes; `None`: stopping.
-    async fn create(&self, strangers: Strangers) -> Option<()> {
-        let patience = self.shared.patience("normalize/devices");
-        let directory = self.shared.directory.read().clone();
-        for (device, metrics) in strangers.metrics {
-            let mut pauses = Pauses::default();
-            loop {
-                match registry::create_metrics(&self.shared.wire, &device, &metrics).await {
-                    Ok(made) => {
-                        tracing::info!(%device, made, "registered metrics");
-                        break;
-                    }
-                    Err(fault) if !fault.is_outage() => {
-                        tracing::error!(%device, %fault, "metrics are not registered");
-                        break;
-                    }
-                    Err(fault) => {
-                        let why = format!("metrics of {device}: {fault}");
-                        if !patience.pause(&mut pauses, &why).await {
-                            return None;
-                        }
-                    }
-                }
-            }
-            patience.moving();
-        }
-        for (gateway, identifiers) in strangers.logical {
-            let identifiers: Vec<String> = identifiers.into_iter().collect();
-            let mut pauses = Pauses::default();
-            loop {
-                let (wire, directory) = (&self.shared.wire, &directory);
-                match registry::create_logical(wire, directory, &gateway, &identifiers).await {
-                    Ok(made) => {
-                        tracing::info!(%gateway, made, "registered logical devices");
-                        break;
-                    }
-                    // What can't be registered is set aside, and nobody waits for it.
-                    Err(fault) if !fault.is_outage() => {
-                        tracing::error!(%gateway, %fault, "logical devices are not registered");
-                        break;
-                    }
-                    Err(fault) => {
-                        let why = format!("logical devices of {gateway}: {fault}");
-                        if !patience.pause(&mut pauses, &why).await {
-                            return None;
-                        }
-                    }
-                }
-            }
-            patience.moving();
-        }
-        Some(())
-    }
-
     /// Returns what was delivered ahead: the next instance need not wait until it is given up.
     async fn hand_back(mut self) {
-        let ahead: Vec<Delivery> = std::iter::from_fn(|| self.reader.try_next()).collect();
+        let ahead: Vec<Delivery> =
+            std::iter::from_fn(|| self.try_next().map(|(delivery, _)| delivery)).collect();
         // Unsubscribed first: what is handed back must not be delivered here again.
         drop(self.reader);
         for delivery in ahead {

@@ -234,3 +234,30 @@ async fn fields_that_nothing_maps_become_metrics_where_the_type_says_so() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn others_go_on_while_a_gateways_strangers_are_registered() {
+    const BEACONS: usize = 3_000;
+    let stage = stage("create").await;
+    let bridge = stage.bridge().await;
+    let beacons: Vec<String> = (0..BEACONS).map(|n| format!("s{n}")).collect();
+    let all: Vec<(&str, i32)> = beacons.iter().map(|name| (name.as_str(), -1)).collect();
+    stage.publish(HUB, [report(&all)]).await;
+    stage.publish(super::DEVICE, [super::reading(0)]).await;
+    let of_hub = async || {
+        let batches = stage.telemetry().await;
+        let groups = batches.into_iter().flat_map(|batch| batch.groups);
+        let of_hub =
+            groups.filter(|group| group.device.as_ref().map(DeviceId::as_str) == Some(HUB));
+        of_hub.map(|group| group.samples.len()).sum::<usize>()
+    };
+    stage.all_normalized(1).await;
+    assert_eq!(of_hub().await, 0, "the report still waits for its beacons");
+    eventually("the whole report", || async {
+        let found = of_hub().await;
+        if found == BEACONS + 1 { Ok(()) } else { Err(format!("{found}")) }
+    })
+    .await;
+    assert_eq!(stage.letters().await, []);
+    bridge.stop().await;
+}
