@@ -18,6 +18,7 @@ mod outgoing;
 mod sender;
 mod tls;
 mod watch;
+mod writer;
 
 pub use broker::{Broker, InvalidBroker, Tls};
 pub use outgoing::{Connected, Link, NotSent, Outflow, Outgoing, Sent};

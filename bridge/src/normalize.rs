@@ -9,6 +9,7 @@ mod clocks;
 mod entry;
 #[cfg(test)]
 mod fixtures;
+mod keep;
 mod message;
 mod news;
 mod size;
@@ -20,25 +21,20 @@ use batch::Work;
 use clocks::Clocks;
 use domain::{Clock, SystemClock, failpoint, normalize::TimeLimits};
 use entry::{Known, NotYet, Strangers};
+use keep::ask_for_time;
 use message::{Normalized, Stored, normalize_message};
 use nats::{
     CancellationToken, Delivery, Reader, consume::Durable, inspect::NORMALIZE, publish::Patience,
     streams::RAW,
 };
 use news::News;
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 use store::store;
 use strangers::Aside;
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
-    time::{Instant, interval_at},
-};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Pieces of work that are being stored while the next is worked on.
 const MAX_IN_FLIGHT: usize = 3;
-/// Work that is held asks for more time so often in the time that the stream waits, so that it is
-/// not delivered again.
-const ASK_PER_WAIT: u32 = 3;
 
 /// Runs until the door is closed; ends when what is on its way is stored, or will come again.
 pub(crate) async fn run(shared: Shared, limits: TimeLimits, door_closed: CancellationToken) {
@@ -172,23 +168,12 @@ async fn finish(shared: Shared, news: News, mut work: Work, permit: OwnedSemapho
     let storing = store(&shared, parts, std::mem::take(&mut work.letters));
     let stored = tokio::select! {
         stored = storing => stored,
-        never = ask_for_time(&work.deliveries, shared.ack_wait / ASK_PER_WAIT) => match never {},
+        never = ask_for_time(&work.deliveries, shared.ack_wait) => match never {},
     };
     let Ok(stored) = stored else { return };
     failpoint::hit(failpoint::BEFORE_RAW_ACK);
     news.tell(std::mem::take(&mut work.news));
     for delivery in work.deliveries {
         delivery.ack(&stored).await;
-    }
-}
-
-/// Keeps the stream from delivering again what is only held.
-async fn ask_for_time(deliveries: &[Delivery], every: Duration) -> Infallible {
-    let mut again = interval_at(Instant::now() + every, every);
-    loop {
-        again.tick().await;
-        for delivery in deliveries {
-            delivery.in_progress().await;
-        }
     }
 }

@@ -1,23 +1,22 @@
 //! One connection to the broker: a reader that may wait, and a writer that does not wait for it.
 
 use super::{
-    Broker, Connected, Counted, Incoming, Link, MAX_PUBACKS, Outflow, Outgoing, Take, Unacked, tls,
-    watch,
+    Broker, Connected, Counted, Incoming, Link, MAX_PUBACKS, Outflow, Take, Unacked, tls, watch,
+    writer::{Writer, Writing, send},
 };
 use domain::{
     Clock, SystemClock,
     raw::MAX_PAYLOAD,
     topic::{STATUS_FILTER as STATUS, TELEMETRY_FILTER as TELEMETRY},
 };
-use futures_util::{FutureExt, SinkExt, StreamExt};
+use futures_util::{FutureExt, StreamExt};
 use nats::{CancellationToken, publish::Patience};
 use rumqttc::v5::mqttbytes::{
-    Error as MqttError, QoS,
+    QoS,
     v5::{
-        Codec, ConnAck, Connect, ConnectProperties, ConnectReturnCode, Disconnect,
-        DisconnectProperties, DisconnectReasonCode, Filter, Login, Packet, PingReq, PubAck,
-        PubAckReason, Publish, RetainForwardRule, SubAck, Subscribe, SubscribeReasonCode,
-        Unsubscribe,
+        Codec, ConnAck, Connect, ConnectProperties, ConnectReturnCode, DisconnectReasonCode,
+        Filter, Login, Packet, PubAck, PubAckReason, Publish, RetainForwardRule, SubAck, Subscribe,
+        SubscribeReasonCode, Unsubscribe,
     },
 };
 use std::time::Duration;
@@ -26,7 +25,7 @@ use tokio::{
     net::TcpStream,
     sync::mpsc,
     task::JoinHandle,
-    time::{Instant, interval, timeout, timeout_at},
+    time::{Instant, timeout, timeout_at},
 };
 use tokio_util::codec::{FramedRead, FramedWrite};
 
@@ -35,14 +34,10 @@ use tokio_util::codec::{FramedRead, FramedWrite};
 pub(super) const MAX_PACKET: usize = MAX_PAYLOAD + (64 << 10) + 64;
 /// The broker drops a client that it hears nothing from for one and a half of this.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
-/// A ping is sent this often, whatever else is sent.
-const PING_EVERY: Duration = Duration::from_secs(10);
 /// A broker that is silent for this long, pings notwithstanding, is gone.
 const SILENCE_LIMIT: Duration = Duration::from_secs(25);
 /// Longest wait for the connection to be made and accepted.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
-/// Longest wait for the broker to take what is written.
-const WRITE_LIMIT: Duration = Duration::from_secs(5);
 /// Longest wait for the broker to close after goodbye.
 const GOODBYE_LIMIT: Duration = Duration::from_secs(2);
 /// Bytes read at once.
@@ -60,7 +55,6 @@ const SESSION_EXPIRY: u32 = u32::MAX;
 const RECEIVE_MAXIMUM: u16 = 4_096;
 
 type Reading = FramedRead<Box<dyn AsyncRead + Send + Unpin>, Codec>;
-type Writing = FramedWrite<Box<dyn AsyncWrite + Send + Unpin>, Codec>;
 
 /// Why reading ended.
 pub(super) enum Ended {
@@ -370,107 +364,4 @@ fn subscription(broker: &Broker) -> Vec<Packet> {
         packets.push(unsubscribe(vec![TELEMETRY.to_owned()]));
     }
     packets
-}
-
-/// The writing half: acknowledgements as they come due, what goes out to devices, and pings.
-struct Writer {
-    writing: Writing,
-    due: mpsc::Receiver<u16>,
-    answered: mpsc::Receiver<(u16, PubAckReason)>,
-    outflow: Outflow,
-    over: CancellationToken,
-}
-
-impl Writer {
-    /// Writes until goodbye or the connection's end; gives back what was not sent or not answered.
-    async fn run(
-        mut self,
-        confirmed: CancellationToken,
-        leaving: bool,
-    ) -> (Result<(), String>, Outflow) {
-        let written = self.write(confirmed, leaving).await;
-        if written.is_err() {
-            self.over.cancel();
-        }
-        // Answers that came before the end.
-        while let Ok((id, reason)) = self.answered.try_recv() {
-            self.outflow.answered(id, reason);
-        }
-        (written, self.outflow)
-    }
-
-    async fn write(&mut self, confirmed: CancellationToken, leaving: bool) -> Result<(), String> {
-        let mut pings = interval(PING_EVERY);
-        loop {
-            tokio::select! {
-                () = self.over.cancelled() => return Ok(()),
-                Some(first) = self.due.recv() => self.acknowledge(Some(first)).await?,
-                Some((id, reason)) = self.answered.recv() => self.outflow.answered(id, reason),
-                Some(next) = self.outflow.next(), if self.outflow.has_room() => {
-                    self.publish(next).await?;
-                }
-                _ = pings.tick() => self.send([Packet::PingReq(PingReq)]).await?,
-                () = confirmed.cancelled() => {
-                    self.acknowledge(None).await?;
-                    // Receipts of what was just confirmed; nobody waits for the broker's answers.
-                    if self.outflow.has_room() && let Some(next) = self.outflow.try_next() {
-                        self.publish(next).await?;
-                    }
-                    return self.send([goodbye(leaving)]).await;
-                }
-            }
-        }
-    }
-
-    /// Sends what is due now, together.
-    async fn acknowledge(&mut self, first: Option<u16>) -> Result<(), String> {
-        let due = &mut self.due;
-        let all = first.into_iter().chain(std::iter::from_fn(|| due.try_recv().ok()));
-        let packets = all.map(|packet_id| Packet::PubAck(PubAck::new(packet_id, None)));
-        send(&mut self.writing, packets).await
-    }
-
-    /// Sends a message and what else waits, as far as the broker takes it.
-    async fn publish(&mut self, first: Outgoing) -> Result<(), String> {
-        let (mut next, mut packets) = (Some(first), Vec::new());
-        while let Some(outgoing) = next {
-            packets.extend(self.outflow.publish(outgoing).map(Packet::Publish));
-            next = if self.outflow.has_room() { self.outflow.try_next() } else { None };
-        }
-        self.send(packets).await
-    }
-
-    async fn send(&mut self, packets: impl IntoIterator<Item = Packet>) -> Result<(), String> {
-        send(&mut self.writing, packets).await
-    }
-}
-
-fn goodbye(leaving: bool) -> Packet {
-    let mut goodbye = Disconnect::new(DisconnectReasonCode::NormalDisconnection);
-    if leaving {
-        // The session ends with the connection (MQTT 5, 3.14.2.2.2).
-        goodbye.properties = Some(DisconnectProperties {
-            session_expiry_interval: Some(0),
-            reason_string: None,
-            user_properties: Vec::new(),
-            server_reference: None,
-        });
-    }
-    Packet::Disconnect(goodbye)
-}
-
-async fn send(
-    writing: &mut Writing,
-    packets: impl IntoIterator<Item = Packet>,
-) -> Result<(), String> {
-    let sending = async {
-        for packet in packets {
-            writing.feed(packet).await?;
-        }
-        writing.flush().await
-    };
-    match timeout(WRITE_LIMIT, sending).await {
-        Ok(sent) => sent.map_err(|error: MqttError| error.to_string()),
-        Err(_) => Err("it takes nothing any more".to_owned()),
-    }
 }

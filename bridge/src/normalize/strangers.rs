@@ -1,7 +1,7 @@
 //! What is to be registered before a message can be normalized: done aside, one message after the
 //! other, while everybody else's are normalized. Then the message comes back.
 
-use super::{ASK_PER_WAIT, ask_for_time, entry::Strangers};
+use super::{entry::Strangers, keep::ask_for_time};
 use crate::Shared;
 use nats::{Delivery, publish::Patience, registry, registry::RegistryFault, retry::Pauses};
 use std::{fmt::Display, slice, sync::Arc};
@@ -53,10 +53,9 @@ impl Aside {
                 let patience = shared.patience("normalize");
                 shared.directory.clone().caught_up(&shared.wire, &patience).await.then_some(())
             };
-            let every = shared.ack_wait / ASK_PER_WAIT;
             let registered = tokio::select! {
                 registered = registering => registered,
-                never = ask_for_time(slice::from_ref(&delivery), every) => match never {},
+                never = ask_for_time(slice::from_ref(&delivery), shared.ack_wait) => match never {},
             };
             // Stopping: it comes again.
             if registered.is_some() {
