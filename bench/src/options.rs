@@ -28,7 +28,7 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 365)]
     pub(crate) days: u32,
     /// MQTT messages of one reading; 0: none
-    #[arg(long, default_value_t = 200_000)]
+    #[arg(long, default_value_t = 400_000)]
     pub(crate) messages: u64,
     /// MQTT messages of thirty readings; 0: none
     #[arg(long, default_value_t = 40_000)]
