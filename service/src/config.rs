@@ -283,7 +283,7 @@ impl Default for Ingest {
         Self {
             http: SocketAddr::from(([127, 0, 0, 1], 8002)),
             instance: "ingest-1".to_owned(),
-            batch_rows: 20_000,
+            batch_rows: 50_000,
             batch_bytes: 8 << 20,
             linger_ms: 50,
         }
