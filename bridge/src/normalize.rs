@@ -172,7 +172,7 @@ async fn finish(shared: Shared, news: News, mut work: Work, permit: OwnedSemapho
     };
     let Ok(stored) = stored else { return };
     failpoint::hit(failpoint::BEFORE_RAW_ACK);
-    news.tell(std::mem::take(&mut work.news));
+    news.tell(std::mem::take(&mut work.presences));
     for delivery in work.deliveries {
         delivery.ack(&stored).await;
     }

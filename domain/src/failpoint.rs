@@ -15,19 +15,22 @@ pub const BEFORE_END_DONE: &str = "chunks.before_end_done";
 pub const BEFORE_RAW_ACK: &str = "normalize.before_raw_ack";
 /// After COMMIT, before the stream is told.
 pub const BEFORE_TELEMETRY_ACK: &str = "ingest.before_telemetry_ack";
+/// After an archive's COMMIT, before `RAW` is told.
+pub const BEFORE_ARCHIVE_ACK: &str = "archive.before_raw_ack";
 /// Rows are on their way into the database, nothing is committed.
 pub const MID_COPY: &str = "store.mid_copy";
 /// After a simulator's readings are stored, before its state is saved.
 pub const BEFORE_STATE_SAVE: &str = "simulator.before_state_save";
 
 /// All of them.
-pub const ALL: [&str; 8] = [
+pub const ALL: [&str; 9] = [
     BEFORE_PUBACK,
     BEFORE_ASSEMBLED,
     BEFORE_PARTS_REMOVED,
     BEFORE_END_DONE,
     BEFORE_RAW_ACK,
     BEFORE_TELEMETRY_ACK,
+    BEFORE_ARCHIVE_ACK,
     MID_COPY,
     BEFORE_STATE_SAVE,
 ];

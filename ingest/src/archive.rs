@@ -3,7 +3,7 @@
 
 use crate::{keep::Keeper, target::Target};
 use domain::{
-    Position,
+    Position, failpoint,
     raw::{MAX_PACK_ENTRIES, Pack, RawMessage},
 };
 use nats::{
@@ -147,6 +147,7 @@ impl Archivist {
             match self.keeper.keep(&deliveries, writing).await {
                 Ok(committed) => {
                     patience.moving();
+                    failpoint::hit(failpoint::BEFORE_ARCHIVE_ACK);
                     let labels = [("target", self.target.name.to_string())];
                     metrics::counter!("haystack_ingest_messages_archived_total", &labels)
                         .increment(entries.len() as u64);

@@ -31,9 +31,7 @@ pub(super) struct Work {
     /// What is set aside.
     pub letters: Vec<Letter>,
     /// Which devices are there, by org.
-    presences: BTreeMap<OrgKey, Vec<Presence>>,
-    /// The same, for the news.
-    pub news: Vec<(OrgKey, Presence)>,
+    pub presences: BTreeMap<OrgKey, Vec<Presence>>,
     bytes: usize,
 }
 
@@ -59,7 +57,6 @@ impl Work {
         }
         for (org, presence) in normalized.presences {
             self.bytes += PRESENCE_BYTES;
-            self.news.push((org.clone(), presence.clone()));
             self.presences.entry(org).or_default().push(presence);
         }
         self.letters.extend(normalized.letters);
@@ -70,10 +67,10 @@ impl Work {
         self.deliveries.len() >= MAX_MESSAGES
             || self.bytes >= MAX_BYTES
             || self.letters.len() >= MAX_LETTERS
-            || self.news.len() >= MAX_PRESENCES
+            || self.presences.values().map(Vec::len).sum::<usize>() >= MAX_PRESENCES
     }
 
-    /// Takes the readings out, as messages for `TELEMETRY`.
+    /// Messages for `TELEMETRY`; the readings are taken out.
     pub(super) fn take_parts(&mut self) -> Vec<Part> {
         let sequences = self.deliveries.iter().map(|delivery| delivery.position().sequence);
         let first = sequences.clone().min().unwrap_or_default();
@@ -84,10 +81,10 @@ impl Work {
                 parts.push(part(&org, first, last, &batch));
             }
         }
-        for (org, presences) in std::mem::take(&mut self.presences) {
+        for (org, presences) in &self.presences {
             // Small, and few beside readings: one message holds all of an org's.
-            let batch = Batch { presences, ..Batch::default() };
-            parts.push(part(&org, first, last, &batch));
+            let batch = Batch { presences: presences.clone(), ..Batch::default() };
+            parts.push(part(org, first, last, &batch));
         }
         parts
     }

@@ -3,7 +3,7 @@
 //! newest of each device waits here, and readings go on.
 
 use crate::Shared;
-use domain::{DeviceId, OrgKey, RowVersion, presence::Presence, subject::Subject};
+use domain::{DeviceId, OrgKey, Revision, RowVersion, presence::Presence, subject::Subject};
 use metrics::{counter, gauge};
 use nats::{
     envelope,
@@ -32,9 +32,15 @@ pub(super) struct News {
 
 impl News {
     /// Takes what is stored for the databases.
-    pub(super) fn tell(&self, presences: Vec<(OrgKey, Presence)>) {
+    pub(super) fn tell(&self, presences: BTreeMap<OrgKey, Vec<Presence>>) {
+        if presences.is_empty() {
+            return;
+        }
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        for (org, presence) in presences {
+        let each = |(org, all): (OrgKey, Vec<Presence>)| {
+            all.into_iter().map(move |presence| (org.clone(), presence))
+        };
+        for (org, presence) in presences.into_iter().flat_map(each) {
             let newest = waiting.get(&presence.device).map(|(_, known)| version(known));
             if newest.is_some_and(|newest| newest >= version(&presence)) {
                 continue;
@@ -86,7 +92,7 @@ impl News {
 
 /// Which of two news of a device is newer; nothing, where it fits no version.
 fn version(presence: &Presence) -> Option<RowVersion> {
-    presence.clone().row().ok().map(|row| row.version)
+    RowVersion::new(&presence.origin, Revision::default()).ok()
 }
 
 fn event(org: &OrgKey, presence: &Presence) -> Outgoing {
@@ -102,19 +108,19 @@ mod tests {
     use super::*;
     use domain::{Origin, OriginStream, Timestamp};
 
-    fn presence(device: &str, sequence: u64, online: bool) -> (OrgKey, Presence) {
+    fn presence(device: &str, sequence: u64, online: bool) -> Presence {
         let accepted_at = Timestamp::EPOCH;
         let origin = Origin { stream: OriginStream::Raw, sequence, index: 0, accepted_at };
         let device = device.parse().unwrap();
-        let presence = Presence { device, online, at: accepted_at, kept: false, origin };
-        ("demo".parse().unwrap(), presence)
+        Presence { device, online, at: accepted_at, kept: false, origin }
     }
 
     #[test]
     fn the_newest_of_each_device_waits() {
         let news = News::default();
-        news.tell(vec![presence("A", 1, true), presence("A", 3, false), presence("B", 2, true)]);
-        news.tell(vec![presence("A", 2, true)]);
+        let tell = |all| news.tell(BTreeMap::from([("demo".parse().unwrap(), all)]));
+        tell(vec![presence("A", 1, true), presence("A", 3, false), presence("B", 2, true)]);
+        tell(vec![presence("A", 2, true)]);
         let taken: Vec<_> = std::iter::from_fn(|| news.take())
             .map(|(_, it)| (it.device.to_string(), it.online))
             .collect();

@@ -22,6 +22,8 @@ pub(super) struct Aside {
 
 impl Aside {
     pub(super) fn new(shared: Shared) -> Self {
+        // One comes back for each that was put: there is room for it though nobody reads while
+        // another is put.
         let (done, back) = mpsc::channel(MAX_ASIDE);
         let (room, turn) = (Arc::new(Semaphore::new(MAX_ASIDE)), Arc::new(Semaphore::new(1)));
         Self { shared, room, turn, done, back }

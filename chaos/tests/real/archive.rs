@@ -1,9 +1,10 @@
 //! Device messages as they came: on record once each, whoever dies, and not to be changed.
 
+use domain::failpoint;
 use sqlx::{AssertSqlSafe, Row as _};
 use std::collections::BTreeMap;
 use testkit::{
-    Database, Platform, eventually,
+    Database, Failpoint, Platform, eventually,
     judge::{Numbered, payload},
 };
 
@@ -150,6 +151,62 @@ async fn history_shows_values_with_their_devices() {
         let sql = "select pg_get_viewdef('core.telemetry_history'::regclass)";
         let view: String = value(&platform.secondary, sql).await;
         if view.contains("values_other") { Ok(()) } else { Err(view) }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn dead_after_commit_before_raw_is_acknowledged() {
+    let platform = Platform::start("nats.ack_wait_seconds = 2").await;
+    platform.add_device(DEVICE);
+    let _bridge = platform.service("bridge");
+    let failpoint = Failpoint { name: failpoint::BEFORE_ARCHIVE_ACK, passes: 0 };
+    let mut doomed = platform.doomed("ingest", failpoint);
+    platform.publish(TOPIC, (0..200).map(payload)).await;
+    doomed.died_at(failpoint).await;
+    let before = archived(&platform.primary, DEVICE).await.unwrap().len();
+    assert!(before > 0, "it was committed");
+    platform.publish(TOPIC, (200..400).map(payload)).await;
+    // What is no pack is kept as one message, and holds nobody up.
+    let login = nats::Login {
+        url: platform.nats.url(),
+        user: "admin".to_owned(),
+        password: platform.nats.password("admin"),
+    };
+    let admin = nats::Wire::connect(&login).await.unwrap();
+    let junk = nats::publish::Outgoing::new("raw.mqtt.other", "junk", "no pack".into());
+    nats::publish::publish(&admin, junk).await.unwrap();
+    let _ingest = platform.service("ingest");
+    eventually("each once", || async {
+        let found = archived(&platform.primary, DEVICE).await?;
+        assert!(found.values().all(|times| *times == 1), "no message is there twice");
+        let junk = archived(&platform.primary, "raw.mqtt.other").await?;
+        let all = found.len() == 400 && junk == [("no pack".to_owned(), 1)].into();
+        if all { Ok(()) } else { Err(format!("{} {junk:?}", found.len())) }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_long_look_at_history_holds_nothing_up() {
+    let platform = Platform::start("").await;
+    let (_bridge, _ingest) = (platform.service("bridge"), platform.service("ingest"));
+    let mut reader = testkit::platform::connect(&platform.secondary.superuser()).await.unwrap();
+    let look = "begin; select count(*) from core.telemetry_history";
+    sqlx::raw_sql(look).execute(&mut reader).await.unwrap();
+    platform.succeed(&["org", "add", "other"]);
+    let (_, entity) = platform.add_device(DEVICE);
+    platform.publish(TOPIC, (0..10).map(payload)).await;
+    let readings = Numbered { device: DEVICE.to_owned(), entity, sent: 10 };
+    readings.arrives(&platform.secondary, "demo").await;
+    let known = async || {
+        let sql = "select pg_get_viewdef('core.telemetry_history'::regclass) like '%values_other%'";
+        value::<bool>(&platform.secondary, sql).await
+    };
+    assert!(!known().await, "the view waits for its reader");
+    sqlx::raw_sql("commit").execute(&mut reader).await.unwrap();
+    eventually("the org in the view", || async {
+        if known().await { Ok(()) } else { Err("not yet".to_owned()) }
     })
     .await;
 }

@@ -128,3 +128,29 @@ async fn many_at_once_never_share_an_id() {
     let made = made.iter().filter(|done| matches!(done, Ok(Registered::Made(_)))).count();
     assert_eq!(made, 1);
 }
+
+#[tokio::test]
+async fn of_metrics_that_many_make_at_once_each_is_one_point() {
+    use domain::device_type::Kind;
+    let server = Nats::start().await;
+    let wire = operator(&server).await;
+    add_org(&wire, demo(), "Demo".to_owned()).await.unwrap();
+    apply_device_type(&wire, &demo(), definition(TEMP)).await.unwrap();
+    let id = device("D-1");
+    add_device(&wire, &demo(), id.clone(), TypeId::parse("t").unwrap(), None).await.unwrap();
+    let kinds = |from: u32| {
+        let kind = |n| if n % 2 == 0 { Kind::Number } else { Kind::String };
+        (from..from + 4).map(|n| (format!("m{n}"), kind(n))).collect()
+    };
+    let (a, b, c) = (kinds(0), kinds(2), kinds(4));
+    let create = |metrics| nats::registry::create_metrics(&wire, &id, metrics);
+    let made = tokio::join!(create(&a), create(&b), create(&c));
+    let made = made.0.unwrap() + made.1.unwrap() + made.2.unwrap();
+    assert_eq!(made, 8);
+    assert_eq!(create(&b).await.unwrap(), 0);
+    let directory = model::load(&wire).await.unwrap();
+    let points = &directory.device(&id).unwrap().points;
+    let entities: BTreeSet<_> = points.values().map(|point| point.entity).collect();
+    assert_eq!((points.len(), entities.len()), (9, 9));
+    assert_eq!((points["m6"].kind, points["m7"].kind), (Kind::Number, Kind::String));
+}

@@ -261,3 +261,42 @@ async fn others_go_on_while_a_gateways_strangers_are_registered() {
     assert_eq!(stage.letters().await, []);
     bridge.stop().await;
 }
+
+#[tokio::test]
+async fn killed_while_strangers_are_registered_the_report_is_whole_once() {
+    const BEACONS: usize = 2_000;
+    let platform = Platform::start("nats.ack_wait_seconds = 2").await;
+    let file = platform.config().with_file_name("hub.json");
+    std::fs::write(&file, hub("create")).unwrap();
+    platform.succeed(&["device-type", "apply", file.to_str().unwrap()]);
+    platform.succeed(&["device", "add", HUB, "--type", "hub"]);
+    let _ingest = platform.service("ingest");
+    let mut bridge = platform.service("bridge");
+    bridge.says("subscribed").await;
+    let names: Vec<String> = (0..BEACONS).map(|n| format!("k{n}")).collect();
+    let all: Vec<(&str, i32)> = names.iter().map(|name| (name.as_str(), -1)).collect();
+    platform.publish("devices/HUB-1/telemetry", [report(&all)]).await;
+    let registered = || platform.succeed(&["device", "list", "--json"]).matches("\"k").count();
+    eventually("the first beacons", || async {
+        let some = registered();
+        if some > 0 { Ok(()) } else { Err("none".to_owned()) }
+    })
+    .await;
+    bridge.kill9().await;
+    assert!(registered() < BEACONS, "it was killed in the middle");
+    let _bridge = platform.service("bridge");
+    let sql = "select count(*) || ' ' || count(distinct logical_identifier) || ' ' || sum(value_n) \
+        from core.telemetry_history where logical_identifier like 'k%'";
+    for database in [&platform.primary, &platform.secondary] {
+        eventually("each beacon once", || async {
+            let mut connection = testkit::platform::connect(&database.superuser()).await?;
+            let found: Option<String> = sqlx::query_scalar(sql)
+                .fetch_one(&mut connection)
+                .await
+                .map_err(|e| e.to_string())?;
+            let wanted = format!("{BEACONS} {BEACONS} -{BEACONS}");
+            if found.as_ref() == Some(&wanted) { Ok(()) } else { Err(format!("{found:?}")) }
+        })
+        .await;
+    }
+}

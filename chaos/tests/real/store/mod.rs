@@ -1,8 +1,10 @@
 //! The store against a real database.
 
+mod archive;
 mod faults;
 mod merge;
 mod migrations;
+mod presence;
 mod projection;
 mod verify;
 mod write;
