@@ -1,8 +1,12 @@
 //! `MODEL` in memory: who a sender is and what normalizes its messages, without I/O.
 
 use crate::{
-    DeviceId, OrgKey, SimulatorId, TypeId,
-    model::{Device, Entity, Org, Poller, Profile, Record, Role, TagDef, TypeHead},
+    DeviceId, OrgId, OrgKey, SimulatorId, TypeId,
+    access::{Grant, Key, KeyId, User, UserId},
+    model::{
+        Asset, AssetId, AssetType, Device, Entity, Gone, GoneKind, Org, Poller, Profile, Record,
+        Role, TagDef, TypeHead,
+    },
     raw::{ProfileRef, Sender},
     subject::Subject,
 };
@@ -24,6 +28,13 @@ pub struct Directory {
     /// Logical devices by gateway and identifier.
     logical: HashMap<DeviceId, HashMap<String, DeviceId>>,
     pollers: HashMap<SimulatorId, Arc<Poller>>,
+    users: HashMap<UserId, Arc<User>>,
+    /// Users by issuer and subject.
+    signed_in: HashMap<(String, String), UserId>,
+    grants: HashMap<UserId, BTreeMap<OrgId, Arc<Grant>>>,
+    keys: HashMap<KeyId, Arc<Key>>,
+    asset_types: HashMap<(OrgKey, TypeId), Arc<AssetType>>,
+    assets: HashMap<AssetId, Arc<Asset>>,
     /// Subjects of records that this release can't read, and their sequences.
     unreadable: BTreeMap<String, u64>,
 }
@@ -61,6 +72,49 @@ impl Directory {
             }
             Record::Poller(poller) => {
                 self.pollers.insert(poller.id, Arc::new(*poller));
+            }
+            Record::User(user) => self.apply_user(user),
+            Record::Grant(grant) => {
+                let of_user = self.grants.entry(grant.user).or_default();
+                of_user.insert(grant.org_id, grant.into());
+            }
+            Record::Key(key) => drop(self.keys.insert(key.id.clone(), key.into())),
+            Record::AssetType(kind) => {
+                self.asset_types.insert((kind.org.clone(), kind.id.clone()), kind.into());
+            }
+            Record::Asset(asset) => drop(self.assets.insert(asset.id, asset.into())),
+            Record::Gone(gone) => self.remove(&gone),
+        }
+    }
+
+    fn apply_user(&mut self, user: User) {
+        if let Some(before) = self.users.get(&user.id) {
+            self.signed_in.remove(&(before.issuer.clone(), before.subject.clone()));
+        }
+        self.signed_in.insert((user.issuer.clone(), user.subject.clone()), user.id);
+        self.users.insert(user.id, user.into());
+    }
+
+    fn remove(&mut self, gone: &Gone) {
+        let Gone { org, kind, id, .. } = gone;
+        match kind {
+            GoneKind::Entity => {
+                id.parse().ok().and_then(|id| self.entities.remove(&crate::EntityId(id)));
+            }
+            GoneKind::TagDef => drop(self.tag_defs.remove(&(org.clone(), id.clone()))),
+            GoneKind::Device => {
+                if let Some(device) = self.devices.remove(id.as_str())
+                    && let Role::Logical { gateway, identifier } = &device.role
+                    && let Some(of_gateway) = self.logical.get_mut(gateway)
+                {
+                    of_gateway.remove(identifier);
+                }
+            }
+            GoneKind::AssetType => {
+                self.asset_types.retain(|(of, kind), _| !(of == org && kind.as_str() == id));
+            }
+            GoneKind::Asset => {
+                id.parse().ok().and_then(|id| self.assets.remove(&AssetId(id)));
             }
         }
     }
@@ -155,6 +209,82 @@ impl Directory {
     /// One version of a device type.
     pub fn profile(&self, org: &OrgKey, profile: &ProfileRef) -> Option<&Arc<Profile>> {
         self.profiles.get(&(org.clone(), profile.clone()))
+    }
+
+    /// An org by its number.
+    pub fn org_by_id(&self, id: OrgId) -> Option<&Arc<Org>> {
+        self.orgs.values().find(|org| org.id == id)
+    }
+
+    /// Entities of an org, by number.
+    pub fn entities(&self, org: OrgId) -> Vec<Arc<Entity>> {
+        let of_org = self.entities.values().filter(|entity| entity.org_id == org).cloned();
+        sorted(of_org, |entity| entity.id)
+    }
+
+    /// A tag definition.
+    pub fn tag_def(&self, org: &OrgKey, name: &str) -> Option<&Arc<TagDef>> {
+        self.tag_defs.get(&(org.clone(), name.to_owned()))
+    }
+
+    /// A user.
+    pub fn user(&self, id: UserId) -> Option<&Arc<User>> {
+        self.users.get(&id)
+    }
+
+    /// All users, by number.
+    pub fn users(&self) -> Vec<Arc<User>> {
+        sorted(self.users.values().cloned(), |user| user.id)
+    }
+
+    /// The user whom an issuer calls so.
+    pub fn signed_in(&self, issuer: &str, subject: &str) -> Option<&Arc<User>> {
+        self.users.get(self.signed_in.get(&(issuer.to_owned(), subject.to_owned()))?)
+    }
+
+    /// What a user may do, by org.
+    pub fn grants(&self, user: UserId) -> impl Iterator<Item = &Arc<Grant>> {
+        self.grants.get(&user).into_iter().flat_map(BTreeMap::values)
+    }
+
+    /// What users may do in an org, by user.
+    pub fn grants_in(&self, org: OrgId) -> Vec<Arc<Grant>> {
+        let of_org = self.grants.values().filter_map(|grants| grants.get(&org)).cloned();
+        sorted(of_org, |grant| grant.user)
+    }
+
+    /// A key.
+    pub fn key(&self, id: &KeyId) -> Option<&Arc<Key>> {
+        self.keys.get(id)
+    }
+
+    /// All keys, by their public parts.
+    pub fn keys(&self) -> Vec<Arc<Key>> {
+        sorted(self.keys.values().cloned(), |key| key.id.clone())
+    }
+
+    /// A kind of asset.
+    pub fn asset_type(&self, org: &OrgKey, id: &TypeId) -> Option<&Arc<AssetType>> {
+        self.asset_types.get(&(org.clone(), id.clone()))
+    }
+
+    /// An asset.
+    pub fn asset(&self, id: AssetId) -> Option<&Arc<Asset>> {
+        self.assets.get(&id)
+    }
+
+    /// Assets of an org, by number.
+    pub fn assets(&self, org: OrgId) -> Vec<Arc<Asset>> {
+        let of_org = self.assets.values().filter(|asset| asset.org_id == org).cloned();
+        sorted(of_org, |asset| asset.id)
+    }
+
+    /// Whether a device or a poller holds its values in the entity.
+    pub fn is_in_use(&self, entity: crate::EntityId) -> bool {
+        let in_device =
+            |device: &Arc<Device>| device.points.values().any(|point| point.entity == entity);
+        let in_poller = |poller: &Arc<Poller>| poller.entities.values().any(|held| *held == entity);
+        self.devices.values().any(in_device) || self.pollers.values().any(in_poller)
     }
 
     /// Who a sender is, and what normalizes what it sends now.

@@ -2,6 +2,7 @@
 //!
 //! Nothing here does I/O, awaits, or reads a clock. Time comes in through [`Clock`].
 
+pub mod access;
 pub mod batch;
 pub mod chunk;
 pub mod command;

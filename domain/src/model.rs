@@ -2,6 +2,7 @@
 
 use crate::{
     DeviceId, EntityId, OrgId, OrgKey, SimulatorId, TypeId,
+    access::{Grant, Key, User},
     device_type::{DeviceType, Kind},
     raw::ProfileRef,
     simulator::EntityKeys,
@@ -174,6 +175,98 @@ pub const SIMULATOR: &str = "simulator";
 /// The status of a poller that is to run.
 pub const ACTIVE: &str = "active";
 
+/// What kind of thing an asset is, and what is computed of it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AssetType {
+    /// Its org.
+    pub org: OrgKey,
+    /// Its org's number.
+    pub org_id: OrgId,
+    /// Its name.
+    pub id: TypeId,
+    /// For people.
+    pub name: String,
+    /// What is measured or computed of such an asset, by name.
+    pub metric_definitions: serde_json::Value,
+    /// What computes the metrics.
+    pub transformation_engine: Option<String>,
+    /// What computes the health score.
+    pub health_algorithm: Option<String>,
+}
+
+/// An asset's number: allocated once, never used again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct AssetId(pub i32);
+
+impl std::fmt::Display for AssetId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A thing that is looked after: a chiller, a room, a vehicle.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Asset {
+    /// Its number.
+    pub id: AssetId,
+    /// Its org.
+    pub org: OrgKey,
+    /// Its org's number.
+    pub org_id: OrgId,
+    /// What it is.
+    pub asset_type: TypeId,
+    /// For people.
+    pub name: String,
+    /// Devices that observe it. A device observes one asset: the one whose record was written last.
+    pub devices: std::collections::BTreeSet<DeviceId>,
+    /// Whatever else is to be known.
+    pub tags: Tags,
+}
+
+/// What a record that is taken away was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GoneKind {
+    /// An [`Entity`].
+    Entity,
+    /// A [`TagDef`].
+    TagDef,
+    /// A [`Device`].
+    Device,
+    /// An [`AssetType`].
+    AssetType,
+    /// An [`Asset`].
+    Asset,
+}
+
+impl GoneKind {
+    /// As subjects write it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Entity => "entity",
+            Self::TagDef => "tag_def",
+            Self::Device => "device",
+            Self::AssetType => "asset_type",
+            Self::Asset => "asset",
+        }
+    }
+}
+
+/// What stands where a record was that somebody took away: its number or name is not given away again
+/// by accident, and a database that was away learns of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gone {
+    /// Its org.
+    pub org: OrgKey,
+    /// Its org's number.
+    pub org_id: OrgId,
+    /// What it was.
+    pub kind: GoneKind,
+    /// Its number or name.
+    pub id: String,
+}
+
 /// A record of `MODEL`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -192,6 +285,18 @@ pub enum Record {
     Device(Device),
     /// A poller.
     Poller(Box<Poller>),
+    /// A user.
+    User(User),
+    /// What a user may do in an org.
+    Grant(Grant),
+    /// A key.
+    Key(Key),
+    /// A kind of asset.
+    AssetType(AssetType),
+    /// An asset.
+    Asset(Asset),
+    /// Something was here.
+    Gone(Gone),
 }
 
 /// Longest record, in bytes of JSON.
@@ -227,7 +332,11 @@ impl Record {
             Self::Device(device) => (&device.name[..], None),
             Self::TagDef(def) => (&def.name[..], None),
             Self::Poller(poller) => (&poller.name[..], None),
-            Self::DeviceType(_) => ("", None),
+            Self::User(user) => (&user.name[..], None),
+            Self::Key(key) => (&key.name[..], None),
+            Self::AssetType(kind) => (&kind.name[..], None),
+            Self::Asset(asset) => (&asset.name[..], Some(vec![&asset.tags])),
+            Self::DeviceType(_) | Self::Grant(_) | Self::Gone(_) => ("", None),
             Self::Profile(profile) => {
                 let metrics = profile.definition.metrics.values();
                 ("", Some(metrics.map(|metric| &metric.tags).collect()))
@@ -246,6 +355,25 @@ impl Record {
         }
     }
 
+    /// The org that the record is of; none where it is the platform's.
+    pub fn org(&self) -> Option<(&OrgKey, OrgId)> {
+        match self {
+            Self::Org(it) => Some((&it.key, it.id)),
+            Self::Entity(it) => Some((&it.org, it.org_id)),
+            Self::TagDef(it) => Some((&it.org, it.org_id)),
+            Self::Profile(it) => Some((&it.org, it.org_id)),
+            Self::DeviceType(it) => Some((&it.org, it.org_id)),
+            Self::Device(it) => Some((&it.org, it.org_id)),
+            Self::Poller(it) => Some((&it.org, it.org_id)),
+            Self::Grant(it) => Some((&it.org, it.org_id)),
+            Self::AssetType(it) => Some((&it.org, it.org_id)),
+            Self::Asset(it) => Some((&it.org, it.org_id)),
+            Self::Gone(it) => Some((&it.org, it.org_id)),
+            Self::Key(it) => it.scope.org(),
+            Self::User(_) => None,
+        }
+    }
+
     /// The subject under which the record stands; its last message is the record as it is now.
     pub fn subject(&self) -> Subject {
         let of = |org: &OrgKey, kind: &str, id: String| Subject::Model {
@@ -253,6 +381,7 @@ impl Record {
             kind: kind.to_owned(),
             id,
         };
+        let platform = |kind: &str, id| Subject::Model { org: None, kind: kind.to_owned(), id };
         match self {
             // Filed under its key, so that a key is given away once.
             Self::Org(org) => of(&org.key, "org", org.key.to_string()),
@@ -265,9 +394,17 @@ impl Record {
                 version: profile.version,
             },
             Self::Poller(poller) => of(&poller.org, "poller", poller.id.to_string()),
-            Self::Device(device) => {
-                Subject::Model { org: None, kind: "device".to_owned(), id: device.id.to_string() }
+            Self::Device(device) => platform("device", device.id.to_string()),
+            Self::User(user) => platform("user", user.id.to_string()),
+            Self::Grant(grant) => of(&grant.org, "grant", grant.user.to_string()),
+            // All keys stand together: a caller names no org before it is known who it is.
+            Self::Key(key) => platform("key", key.id.to_string()),
+            Self::AssetType(kind) => of(&kind.org, "asset_type", kind.id.to_string()),
+            Self::Asset(asset) => of(&asset.org, "asset", asset.id.to_string()),
+            Self::Gone(gone) if gone.kind == GoneKind::Device => {
+                platform("device", gone.id.clone())
             }
+            Self::Gone(gone) => of(&gone.org, gone.kind.as_str(), gone.id.clone()),
         }
     }
 }

@@ -9,7 +9,7 @@ use nats::{
     model::{ModelFault, ModelReader, Stored},
     retry::Pauses,
 };
-use store::{Fault, OrgRef, Projection, inspect, read};
+use store::{Fault, OrgRef, Projection, inspect, model::Change, read};
 
 /// Why following stopped.
 #[derive(Debug, thiserror::Error)]
@@ -94,6 +94,11 @@ async fn apply(
         let follow = left.unwrap_or(stored.pending);
         if stored.sequence > applied {
             projection.apply(stored.sequence, &stored.record).await?;
+            if let Some(author) = &stored.author {
+                let (by, request_id) = (&author.who, author.request_id.as_deref());
+                let change = Change { by, request_id, at: stored.at };
+                projection.note(stored.sequence, &stored.record, change).await?;
+            }
         }
         if follow == 0 || stored.pending == 0 {
             break;

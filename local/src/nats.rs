@@ -18,7 +18,8 @@ use tokio::{
 /// The server's configuration as we ship it.
 pub const CONFIG: &str = include_str!("../../nats/conf/nats-server.conf");
 /// The users in it. The secret of each is the file `nats-{user}`.
-pub const USERS: [&str; 6] = ["admin", "bridge", "ingest", "simulator", "operator", "doctor"];
+pub const USERS: [&str; 7] =
+    ["admin", "bridge", "ingest", "simulator", "api", "operator", "doctor"];
 /// Longest greeting we read.
 const MAX_GREETING: u64 = 64 << 10;
 

@@ -13,6 +13,8 @@ pub const OWNER: &str = "haystack";
 pub const INGEST: &str = "haystack_ingest";
 /// Keeps simulators' state; in the state database alone.
 pub const SIMULATOR: &str = "haystack_simulator";
+/// Reads for callers of the API, under row-level security.
+pub const API: &str = "haystack_api";
 /// The database of building data, in every cluster.
 pub const BUILDING: &str = "haystack";
 /// The database of simulator state, in the primary's cluster.
@@ -25,15 +27,16 @@ pub struct Roles {
     owner: String,
     ingest: String,
     simulator: String,
+    api: String,
 }
 
 impl Roles {
     /// Reads the passwords of a cluster's roles, or makes them at the first call.
     pub fn ensure(secrets: &Path, cluster: &str, port: u16) -> Result<Self> {
         let secret = |role| secret::ensure(secrets, &format!("postgres-{cluster}-{role}"));
-        let (owner, ingest, simulator) =
-            (secret("owner")?, secret("ingest")?, secret("simulator")?);
-        Ok(Self { port, owner, ingest, simulator })
+        let (owner, ingest) = (secret("owner")?, secret("ingest")?);
+        let (simulator, api) = (secret("simulator")?, secret("api")?);
+        Ok(Self { port, owner, ingest, simulator, api })
     }
 
     /// How to sign in as the owner.
@@ -51,8 +54,14 @@ impl Roles {
         postgres::options(self.port, SIMULATOR, &self.simulator, database)
     }
 
-    fn all(&self) -> [(&'static str, &String); 3] {
-        [(OWNER, &self.owner), (INGEST, &self.ingest), (SIMULATOR, &self.simulator)]
+    /// How to sign in as the API.
+    pub fn api(&self, database: &str) -> PgConnectOptions {
+        postgres::options(self.port, API, &self.api, database)
+    }
+
+    fn all(&self) -> [(&'static str, &String); 4] {
+        let Self { owner, ingest, simulator, api, .. } = self;
+        [(OWNER, owner), (INGEST, ingest), (SIMULATOR, simulator), (API, api)]
     }
 
     /// `postgresql://{role}@127.0.0.1:{port}/{database}`, without the password.
@@ -117,7 +126,7 @@ async fn make_roles(admin: &mut PgConnection, roles: &Roles) -> sqlx::Result<()>
         // Passwords are letters and digits: `secret::ensure` lets nothing else through.
         let statement = format!(
             "{verb} role {role} login nosuperuser nocreatedb nocreaterole noreplication \
-             password '{password}'"
+             nobypassrls password '{password}'"
         );
         admin.execute(sqlx::raw_sql(AssertSqlSafe(statement))).await?;
     }
@@ -136,8 +145,9 @@ async fn make_database(admin: &mut PgConnection, database: &str) -> sqlx::Result
     let role = if database == STATE { SIMULATOR } else { INGEST };
     // A state database of an earlier release was open to the other role.
     let rights = format!(
-        "revoke all on database \"{database}\" from public, {INGEST}, {SIMULATOR};
-         grant connect, temporary on database \"{database}\" to {role}"
+        "revoke all on database \"{database}\" from public, {INGEST}, {SIMULATOR}, {API};
+         grant connect, temporary on database \"{database}\" to {role};
+         grant connect on database \"{database}\" to {API}"
     );
     admin.execute(sqlx::raw_sql(AssertSqlSafe(rights))).await.map(drop)
 }

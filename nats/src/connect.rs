@@ -2,6 +2,7 @@
 
 use async_nats::{Client, ConnectOptions, Event, jetstream};
 use std::{
+    sync::Arc,
     sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
@@ -62,6 +63,17 @@ pub struct Wire {
     pub jetstream: jetstream::Context,
     /// How often the client has reconnected.
     pub reconnects: watch::Receiver<u64>,
+    /// On whose behalf `MODEL` is written, for the audit log.
+    pub author: Option<Arc<Author>>,
+}
+
+/// On whose behalf something is written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Author {
+    /// E.g. `user:3 Ada` or `cli:root`.
+    pub who: String,
+    /// The request that led to it, where there was one.
+    pub request_id: Option<String>,
 }
 
 impl Wire {
@@ -105,7 +117,13 @@ impl Wire {
             .ack_timeout(ACK_TIMEOUT)
             .max_ack_inflight(MAX_IN_FLIGHT)
             .build(client.clone());
-        Ok(Self { client, jetstream, reconnects })
+        Ok(Self { client, jetstream, reconnects, author: None })
+    }
+
+    /// The same connection, on somebody's behalf.
+    #[must_use]
+    pub fn on_behalf_of(&self, author: Author) -> Self {
+        Self { author: Some(author.into()), ..self.clone() }
     }
 }
 

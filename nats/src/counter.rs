@@ -15,6 +15,10 @@ pub enum Counter {
     Entity,
     /// Poller ids, and so simulators'.
     Poller,
+    /// User ids.
+    User,
+    /// Asset ids.
+    Asset,
 }
 
 impl Counter {
@@ -23,6 +27,8 @@ impl Counter {
             Self::Org => "org",
             Self::Entity => "entity",
             Self::Poller => "poller",
+            Self::User => "user",
+            Self::Asset => "asset",
         }
     }
 }

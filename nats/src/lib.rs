@@ -19,7 +19,7 @@ pub mod report;
 pub mod retry;
 pub mod streams;
 
-pub use connect::{Login, Wire};
+pub use connect::{Author, Login, Wire};
 pub use consume::{Delivery, Reader};
 pub use publish::{Fsynced, PublishFault};
 pub use tokio_util::sync::CancellationToken;

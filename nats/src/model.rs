@@ -1,7 +1,7 @@
 //! `MODEL`: written with an expected sequence, read as a directory in memory.
 
 use crate::{
-    Wire, envelope,
+    Author, Wire, envelope,
     publish::{Outgoing, Patience, PublishFault, publish},
     retry::Pauses,
     streams::MODEL,
@@ -10,7 +10,7 @@ use async_nats::jetstream::{
     consumer::{DeliverPolicy, pull},
     stream::{LastRawMessageErrorKind, Stream},
 };
-use domain::{Clock, SystemClock, directory::Directory, model::Record};
+use domain::{Clock, SystemClock, Timestamp, directory::Directory, model::Record};
 use futures_util::StreamExt;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use tokio::sync::watch;
@@ -39,6 +39,19 @@ pub enum ModelFault {
     },
 }
 
+/// Header: on whose behalf a record was written.
+const BY: &str = "Haystack-By";
+/// Header: the request that led to a message.
+pub const REQUEST_ID: &str = "dq-request-id";
+/// Longest name of an author, in bytes.
+const MAX_AUTHOR: usize = 200;
+
+/// A header holds one line.
+fn one_line(text: &str) -> String {
+    let end = text.floor_char_boundary(MAX_AUTHOR.min(text.len()));
+    text[..end].replace(|c: char| c.is_control(), " ")
+}
+
 fn server(error: impl std::fmt::Display) -> ModelFault {
     ModelFault::Server(error.to_string())
 }
@@ -49,7 +62,14 @@ pub async fn put(wire: &Wire, record: &Record, expected: u64) -> Result<u64, Mod
     let subject = record.subject().to_string();
     record.check().map_err(|why| ModelFault::Unkeepable(subject.clone(), why))?;
     let body = envelope::encode_named(record);
-    match publish(wire, Outgoing::expecting(&subject, expected, body.clone())).await {
+    let mut message = Outgoing::expecting(&subject, expected, body.clone());
+    if let Some(author) = &wire.author {
+        message = message.header(BY, &one_line(&author.who));
+        if let Some(id) = &author.request_id {
+            message = message.header(REQUEST_ID, id);
+        }
+    }
+    match publish(wire, message).await {
         Ok(stored) => Ok(stored.sequence()),
         Err(PublishFault::Conflict) => {
             // The write before this one may have landed while its answer was lost.
@@ -103,6 +123,10 @@ pub struct Stored {
     pub record: Record,
     /// How many more are known to follow at once.
     pub pending: u64,
+    /// When it was written.
+    pub at: Timestamp,
+    /// On whose behalf, where that is known.
+    pub author: Option<Author>,
 }
 
 impl ModelReader {
@@ -136,31 +160,45 @@ impl ModelReader {
     /// The next record; waits where there is none. A reconnect is a fault: the server forgot the
     /// reader, which the client would notice only after a while.
     pub async fn next(&mut self) -> Result<Stored, ModelFault> {
-        let (sequence, pending, record) = self.next_readable_or_not().await?;
-        Ok(Stored { sequence, record: record?, pending })
+        let Next { sequence, pending, at, author, record } = self.next_readable_or_not().await?;
+        Ok(Stored { sequence, record: record?, pending, at, author })
     }
 
-    /// The same, with what follows a record that can't be read still to come: its sequence, how
-    /// many follow, and the record.
-    async fn next_readable_or_not(
-        &mut self,
-    ) -> Result<(u64, u64, Result<Record, ModelFault>), ModelFault> {
+    /// The same, with what follows a record that can't be read still to come.
+    async fn next_readable_or_not(&mut self) -> Result<Next, ModelFault> {
         let next = tokio::select! {
             biased;
             next = self.messages.next() => next,
             Ok(()) = self.reconnects.changed() => return Err(server("the connection is new")),
         };
         let message = next.ok_or_else(|| server("the reader ended"))?.map_err(server)?;
-        let (sequence, pending) = match message.info() {
-            Ok(info) => (info.stream_sequence, info.pending),
+        let (sequence, pending, at) = match message.info() {
+            Ok(info) => {
+                let at = Timestamp::from_nanos(info.published.unix_timestamp_nanos());
+                (info.stream_sequence, info.pending, at.unwrap_or(Timestamp::EPOCH))
+            }
             Err(error) => return Err(server(error)),
         };
+        let header = |name| {
+            let value = message.headers.as_ref().and_then(|headers| headers.get(name));
+            value.map(ToString::to_string)
+        };
+        let author = header(BY).map(|who| Author { who, request_id: header(REQUEST_ID) });
         let record = envelope::decode(&message.payload).map_err(|source| {
             let subject = message.subject.to_string();
             ModelFault::Unreadable { sequence, subject, source }
         });
-        Ok((sequence, pending, record))
+        Ok(Next { sequence, pending, at, author, record })
     }
+}
+
+/// A record, or why it can't be read.
+struct Next {
+    sequence: u64,
+    pending: u64,
+    at: Timestamp,
+    author: Option<Author>,
+    record: Result<Record, ModelFault>,
 }
 
 /// Takes a record into the directory. One that can't be read is stepped over and noted: it must
@@ -183,7 +221,7 @@ pub async fn load(wire: &Wire) -> Result<Directory, ModelFault> {
     let mut reader = ModelReader::open(wire, 0).await?;
     let mut waiting = reader.waiting();
     while waiting > 0 {
-        let (sequence, pending, record) = reader.next_readable_or_not().await?;
+        let Next { sequence, pending, record, .. } = reader.next_readable_or_not().await?;
         take(&mut directory, sequence, record);
         waiting = pending;
     }
@@ -293,7 +331,7 @@ async fn follow_once(
         loaded.send_replace(true);
     }
     loop {
-        let (sequence, pending, record) = match reader.next_readable_or_not().await {
+        let Next { sequence, pending, record, .. } = match reader.next_readable_or_not().await {
             Ok(found) => found,
             Err(fault) => return fault,
         };

@@ -2,10 +2,12 @@
 //!
 //! Each step can be repeated: one that was cut off half-way is completed by asking again.
 
+mod access;
 mod logical;
 mod metrics;
 mod poller;
 
+pub use access::{Opens, add_key, add_key_as, add_user, grant, new_token, revoke_key};
 pub use logical::{add_logical, create_logical};
 pub use metrics::create_metrics;
 pub use poller::{Wanted, add_poller, configure_poller, set_poller_status};
@@ -92,6 +94,17 @@ pub async fn add_org(
     let org = Org { id, key, name };
     put(wire, &Record::Org(org.clone()), 0).await?;
     Ok(Registered::Made(org))
+}
+
+/// Writes a record where none is, or where one was that somebody took away.
+pub async fn put_new(wire: &Wire, record: &Record) -> Result<u64, ModelFault> {
+    match put(wire, record, 0).await {
+        Err(ModelFault::Conflict(subject)) => match get(wire, &subject).await? {
+            Some((sequence, Record::Gone(_))) => put(wire, record, sequence).await,
+            _ => Err(ModelFault::Conflict(subject)),
+        },
+        done => done,
+    }
 }
 
 fn org_of(directory: &Directory, key: &OrgKey) -> Result<OrgId, RegistryFault> {
@@ -239,7 +252,7 @@ pub async fn add_device(
     let role = definition.role();
     let mut device = Device { id, org: org.clone(), org_id, device_type, name, role, points };
     add_points(wire, &mut device, &definition).await?;
-    let sequence = put(wire, &Record::Device(device.clone()), 0).await?;
+    let sequence = put_new(wire, &Record::Device(device.clone())).await?;
     // The type may have got a new version meanwhile; its `apply` did not see this device.
     let directory = load(wire).await?;
     let head = directory.head(org, &device.device_type);

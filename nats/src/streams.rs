@@ -25,6 +25,11 @@ pub const ALL: [&str; 6] = [RAW, CHUNKS, TELEMETRY, MODEL, EVENTS, DEAD];
 /// The bucket of counters that ids come from.
 pub const COUNTERS: &str = "counters";
 
+/// The bucket of what was done under which `Idempotency-Key`.
+pub const IDEMPOTENCY: &str = "idempotency";
+/// How long such a key is known.
+pub const IDEMPOTENCY_AGE: Duration = Duration::from_hours(24);
+
 /// How long the server knows a message id. A retry comes within seconds.
 const DUPLICATE_WINDOW: Duration = Duration::from_mins(2);
 
@@ -94,7 +99,14 @@ pub async fn declare(wire: &Wire, limits: &Limits) -> Result<(), StreamFault> {
         max_bytes: 16 << 20,
         ..kv::Config::default()
     };
-    for bucket in [counters, crate::lease::bucket(limits.lease)] {
+    let idempotency = kv::Config {
+        bucket: IDEMPOTENCY.to_owned(),
+        description: "what was done under which Idempotency-Key".to_owned(),
+        max_age: IDEMPOTENCY_AGE,
+        max_bytes: 1 << 30,
+        ..kv::Config::default()
+    };
+    for bucket in [counters, idempotency, crate::lease::bucket(limits.lease)] {
         let name = bucket.bucket.clone();
         let made = wire.jetstream.create_or_update_key_value(bucket).await;
         made.map(drop).map_err(|error| server(&name)(error.into()))?;

@@ -34,6 +34,10 @@ pub struct Config {
     pub ingest: Ingest,
     /// The simulator service.
     pub simulator: Simulator,
+    /// The control API.
+    pub api: Api,
+    /// Who vouches for the API's callers.
+    pub auth: Auth,
     /// Logs.
     pub log: Log,
 }
@@ -189,6 +193,73 @@ pub struct Simulator {
     pub lease_seconds: u32,
 }
 
+/// The control API.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Api {
+    /// Where it is served; loopback unless said otherwise.
+    pub http: SocketAddr,
+    /// Its name among several.
+    pub instance: String,
+    /// `postgresql://user@host:port/database` of the role that reads the primary for callers, without a
+    /// password; left out: `haystack_api` where the primary's own URL points.
+    pub url: Option<String>,
+    /// The same for the database of simulator state; left out: `haystack_api` where `state.url` points.
+    pub state_url: Option<String>,
+    /// Our certificate (PEM); left out: no TLS.
+    pub tls_cert: Option<PathBuf>,
+    /// The certificate's key.
+    pub tls_key: Option<PathBuf>,
+    /// Pages of other origins that may call it from a browser, e.g. `https://console.example.com`.
+    pub cors_origins: Vec<String>,
+    /// Connections to the primary.
+    pub connections: u32,
+    /// How long a caller waits for the primary's COMMIT, in seconds; a primary that is behind by more is
+    /// a 503 at once.
+    pub commit_seconds: u32,
+    /// How long any request may take, in seconds.
+    pub request_seconds: u32,
+    /// Requests that are worked on at once; more are a 503.
+    pub max_requests: usize,
+    /// Streams of events at once; more are a 503.
+    pub max_streams: usize,
+    /// Connections at once; more wait.
+    pub max_connections: usize,
+    /// Most values of one `/bulk/value`.
+    pub max_values: usize,
+    /// Most bytes of one `/bulk/value`.
+    pub max_values_bytes: usize,
+    /// Messages a second that one device may send by HTTP.
+    pub device_rate: u32,
+    /// Messages a second that all devices of one org may send by HTTP.
+    pub org_rate: u32,
+}
+
+/// Who vouches for the API's callers.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Auth {
+    /// Issuers of tokens (OpenID Connect), by a name for the log.
+    pub issuers: BTreeMap<String, Issuer>,
+}
+
+/// An issuer of tokens.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Issuer {
+    /// What its tokens say in `iss`, e.g.
+    /// `https://cognito-idp.eu-central-1.amazonaws.com/eu-central-1_AbCdEf`.
+    pub issuer: String,
+    /// What its tokens may say in `aud` (or, of an access token of Cognito, in `client_id`).
+    pub audiences: Vec<String>,
+    /// Where its keys are; left out: where its discovery document says.
+    #[serde(default)]
+    pub jwks_url: Option<String>,
+    /// The claim that names a device, where devices sign in there; left out: none do.
+    #[serde(default)]
+    pub device_claim: Option<String>,
+}
+
 /// Logs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -232,6 +303,8 @@ impl Default for Config {
             bridge: Bridge::default(),
             ingest: Ingest::default(),
             simulator: Simulator::default(),
+            api: Api::default(),
+            auth: Auth::default(),
             log: Log::default(),
         }
     }
@@ -300,6 +373,41 @@ impl Default for Simulator {
     }
 }
 
+impl Default for Api {
+    fn default() -> Self {
+        Self {
+            http: SocketAddr::from(([127, 0, 0, 1], 8000)),
+            instance: "api-1".to_owned(),
+            url: None,
+            state_url: None,
+            tls_cert: None,
+            tls_key: None,
+            cors_origins: Vec::new(),
+            connections: 16,
+            commit_seconds: 10,
+            request_seconds: 30,
+            max_requests: 256,
+            max_streams: 256,
+            max_connections: 1_024,
+            max_values: 10_000,
+            max_values_bytes: 4 << 20,
+            device_rate: 100,
+            org_rate: 2_000,
+        }
+    }
+}
+
+/// The role that reads for the API's callers.
+const API_ROLE: &str = "haystack_api";
+
+/// The same database, for another role.
+fn for_role(url: &str, role: &str) -> String {
+    let (scheme, rest) = url.split_once("://").unwrap_or(("postgresql", url));
+    let at = rest.find('/').unwrap_or(rest.len());
+    let host = rest[..at].rfind('@').map_or(0, |at| at + 1);
+    format!("{scheme}://{role}@{}", &rest[host..])
+}
+
 impl Default for Log {
     fn default() -> Self {
         Self { format: LogFormat::Pretty, level: "info".to_owned() }
@@ -311,6 +419,18 @@ impl Config {
     pub fn primary(&self) -> (&TargetName, &Target) {
         let primary = self.targets.iter().find(|(_, target)| target.primary);
         primary.expect("`load` refuses a configuration without a primary")
+    }
+
+    /// Where the API reads the primary.
+    pub fn api_url(&self) -> String {
+        let beside = || for_role(&self.primary().1.url, API_ROLE);
+        self.api.url.clone().unwrap_or_else(beside)
+    }
+
+    /// Where the API reads what simulators did; `None`: there is no state database.
+    pub fn api_state_url(&self) -> Option<String> {
+        let beside = || self.state.url.as_deref().map(|url| for_role(url, API_ROLE));
+        self.api.state_url.clone().or_else(beside)
     }
 
     /// How long a stream waits for an acknowledgement.

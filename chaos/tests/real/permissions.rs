@@ -62,6 +62,10 @@ async fn a_user_may_do_its_work_and_nothing_else() {
             "simulator.1.state model.demo.entity.1 $KV.counters.org status.ask $JS.API.STREAM.INFO.RAW",
         ),
         ("admin", "raw.mqtt.one $JS.API.STREAM.DELETE.RAW"),
+        (
+            "api",
+            "raw.http.one telemetry.demo.api model._.key.k simulator.1.start $KV.idempotency.k",
+        ),
     ];
     let may_not = [
         (
@@ -77,6 +81,13 @@ async fn a_user_may_do_its_work_and_nothing_else() {
         ("simulator", "$JS.ACK.TELEMETRY.c.1.1.1.1.0 $JS.API.STREAM.PURGE.TELEMETRY $KV.leases.x"),
         ("operator", "raw.mqtt.one telemetry.demo.x dead.a.b.c $JS.API.STREAM.DELETE.MODEL"),
         ("operator", "$JS.API.CONSUMER.DELETE.TELEMETRY.ingest-primary-demo $JS.ACK.RAW.n.1.1.1.1"),
+        (
+            "api",
+            "raw.mqtt.one telemetry.demo.bridge dead.a.b.c outcome.primary.demo event.demo.x.1",
+        ),
+        ("api", "$JS.API.STREAM.DELETE.RAW $JS.ACK.TELEMETRY.c.1.1.1.1.0 $KV.leases.simulator.1"),
+        ("simulator", "model._.key.k model.demo.grant.1 model._.user.1"),
+        ("bridge", "model._.key.k model.demo.grant.1 model._.user.1"),
         ("doctor", "raw.mqtt.one model.demo.entity.1 $JS.API.INFO"),
     ];
     for (wanted, subjects) in
@@ -93,7 +104,7 @@ async fn a_user_may_do_its_work_and_nothing_else() {
 #[tokio::test]
 async fn nobody_hears_what_is_meant_for_another() {
     let nats = Nats::start().await;
-    for user in ["bridge", "ingest", "simulator", "operator"] {
+    for user in ["bridge", "ingest", "simulator", "api", "operator"] {
         let mut line = Line::sign_in(&nats, user, &nats.password(user)).await;
         assert!(line.may_subscribe(&format!("_INBOX_{user}.x.*")).await, "{user}");
         for subject in ["_INBOX_admin.>", "_INBOX.>", "raw.>", "telemetry.>", "model.>", ">"] {

@@ -1,6 +1,6 @@
 //! Registering logical devices: those for which a gateway speaks.
 
-use super::{Registered, RegistryFault, add_points, entity};
+use super::{Registered, RegistryFault, add_points, entity, put_new};
 use crate::{
     Wire,
     counter::{Counter, allocate},
@@ -53,7 +53,7 @@ pub async fn add_logical(
     let mut device = device(&parent, id, identifier);
     device.name = name.unwrap_or(device.name);
     add_points(wire, &mut device, &definition).await?;
-    put(wire, &Record::Device(device.clone()), 0).await?;
+    put_new(wire, &Record::Device(device.clone())).await?;
     Ok(Registered::Made(device))
 }
 
@@ -141,7 +141,7 @@ async fn write(
         put(&wire, &Record::Entity(entity), 0).await?;
         device.points.insert(name.clone(), Point { entity: EntityId(id), kind: metric.kind });
     }
-    match put(&wire, &Record::Device(device), 0).await {
+    match put_new(&wire, &Record::Device(device)).await {
         Ok(_) => Ok(true),
         Err(ModelFault::Conflict(_)) => Ok(false),
         Err(fault) => Err(fault.into()),

@@ -48,7 +48,7 @@ pub fn load(
     if let Some(path) = choose(file, data_dir)? {
         figment = only_the_files_targets(figment, defaults, &path).merge(Toml::file_exact(&path));
     }
-    figment = aliases(figment);
+    figment = cognito(aliases(figment));
     figment = figment.merge(Env::prefixed(PREFIX).split("__"));
     for (key, value) in flags {
         figment = figment.merge(Flag { key, value });
@@ -135,6 +135,23 @@ fn aliases(figment: Figment) -> Figment {
         figment = figment.merge(Alias { name, key });
     }
     figment
+}
+
+/// A user pool of Cognito, as earlier deployments named it.
+fn cognito(figment: Figment) -> Figment {
+    let (Some(pool), Some(client)) =
+        (Env::var("COGNITO_USER_POOL_ID"), Env::var("COGNITO_APP_CLIENT_ID"))
+    else {
+        return figment;
+    };
+    // The pool's id begins with its region.
+    let region = Env::var("AWS_REGION")
+        .or_else(|| pool.split_once('_').map(|(region, _)| region.to_owned()))
+        .unwrap_or_default();
+    let issuer = format!("https://cognito-idp.{region}.amazonaws.com/{pool}");
+    let settings =
+        super::Issuer { issuer, audiences: vec![client], jwks_url: None, device_claim: None };
+    figment.merge(Serialized::default("auth.issuers.cognito", settings))
 }
 
 /// One environment variable under another key.
@@ -231,11 +248,57 @@ fn check(config: &Config) -> Result<(), ConfigFault> {
     if !(2..=3_600).contains(&config.simulator.lease_seconds) {
         return invalid("simulator.lease_seconds: between 2 and 3600 is expected".to_owned());
     }
+    check_api(config)?;
     let instances = [&config.bridge.instance, &config.ingest.instance, &config.simulator.instance];
     if instances.iter().any(|name| name.is_empty()) {
         return invalid(
             "bridge.instance, ingest.instance, simulator.instance: a name is expected".to_owned(),
         );
+    }
+    Ok(())
+}
+
+fn check_api(config: &Config) -> Result<(), ConfigFault> {
+    let invalid = |text: String| Err(ConfigFault::Invalid(text));
+    let api = &config.api;
+    if api.tls_cert.is_some() != api.tls_key.is_some() {
+        return invalid("api.tls_cert and api.tls_key: both are expected, or none".to_owned());
+    }
+    let at_least_one = [
+        ("connections", api.connections as usize),
+        ("commit_seconds", api.commit_seconds as usize),
+        ("request_seconds", api.request_seconds as usize),
+        ("max_requests", api.max_requests),
+        ("max_streams", api.max_streams),
+        ("max_connections", api.max_connections),
+        ("max_values", api.max_values),
+        ("max_values_bytes", api.max_values_bytes),
+        ("device_rate", api.device_rate as usize),
+        ("org_rate", api.org_rate as usize),
+    ];
+    if let Some((key, _)) = at_least_one.iter().find(|(_, value)| *value == 0) {
+        return invalid(format!("api.{key}: at least 1 is expected"));
+    }
+    if api.max_values_bytes > 8 << 20 {
+        return invalid("api.max_values_bytes: at most 8388608 is expected".to_owned());
+    }
+    for (name, issuer) in &config.auth.issuers {
+        let urls = [Some(&issuer.issuer), issuer.jwks_url.as_ref()];
+        let unsafe_url = |url: &&&String| {
+            let local = ["http://127.0.0.1:", "http://localhost:", "http://[::1]:"];
+            !url.starts_with("https://") && !local.iter().any(|start| url.starts_with(start))
+        };
+        if let Some(url) = urls.iter().flatten().find(unsafe_url) {
+            return invalid(format!(
+                "auth.issuers.{name}: https:// is expected, found {url:?} (http only on this machine)"
+            ));
+        }
+        if issuer.audiences.is_empty() {
+            return invalid(format!(
+                "auth.issuers.{name}.audiences: name those for whom its tokens are made; all others' \
+                 would be let in too"
+            ));
+        }
     }
     Ok(())
 }

@@ -21,7 +21,7 @@ pub(super) async fn apply(
          values ($1, $2, $3, $4, $5, $6, $7, $8) on conflict (device_id) do update \
          set org_id = excluded.org_id, device_type = excluded.device_type, name = excluded.name, \
              device_role = excluded.device_role, parent_device_id = excluded.parent_device_id, \
-             logical_identifier = excluded.logical_identifier, \
+             logical_identifier = excluded.logical_identifier, gone = false, \
              model_sequence = excluded.model_sequence \
          where excluded.model_sequence > d.model_sequence",
     )

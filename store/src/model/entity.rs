@@ -48,7 +48,7 @@ async fn upsert(
         "insert into core.entity as e (entity_id, org_id, name, model_sequence) \
          select * from unnest($1::integer[], $2::integer[], $3::text[], $4::bigint[]) \
          on conflict (entity_id) do update \
-         set org_id = excluded.org_id, name = excluded.name, \
+         set org_id = excluded.org_id, name = excluded.name, gone = false, \
              model_sequence = excluded.model_sequence \
          where excluded.model_sequence > e.model_sequence returning entity_id",
     )

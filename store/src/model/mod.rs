@@ -1,9 +1,15 @@
 //! `MODEL` into tables: a projection, applied in order and guarded by the records' sequences.
 
+mod access;
+mod asset;
+mod audit;
 mod device;
 mod entity;
+mod gone;
 mod poller;
 mod types;
+
+pub use audit::Change;
 
 use crate::{
     connect::{Borrowed, Database, answered},
@@ -54,6 +60,17 @@ impl Projection {
         answered(self.patience, self.apply_one(sequence, record)).await
     }
 
+    /// Notes who wrote a record, for good.
+    pub async fn note(
+        &mut self,
+        sequence: u64,
+        record: &Record,
+        change: Change<'_>,
+    ) -> Result<(), Fault> {
+        let noted = audit::note(&mut self.connection.held, sequence, record, change);
+        answered(self.patience, noted).await
+    }
+
     async fn apply_one(&mut self, sequence: u64, record: &Record) -> Result<(), Fault> {
         let connection = &mut *self.connection.held;
         match record {
@@ -69,6 +86,17 @@ impl Projection {
             Record::DeviceType(head) => types::head(connection, sequence, head).await?,
             Record::Device(device) => device::apply(connection, sequence, device).await?,
             Record::Poller(poller) => poller::apply(connection, sequence, poller).await?,
+            Record::User(user) => access::user(connection, sequence, user).await?,
+            Record::Grant(grant) => access::grant(connection, sequence, grant).await?,
+            // Keys open the API, not a database: no copy of what recognises them is made.
+            Record::Key(_) => {}
+            Record::AssetType(kind) => asset::kind(connection, sequence, kind).await?,
+            Record::Asset(asset) => asset::apply(connection, sequence, asset).await?,
+            Record::Gone(gone) => {
+                // What waits may be the record that is gone.
+                self.entities.flush(connection).await?;
+                gone::apply(connection, sequence, gone).await?;
+            }
         }
         Ok(())
     }
