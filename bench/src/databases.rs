@@ -50,11 +50,11 @@ impl Target {
     }
 
     /// Fresh databases for `bench/peers`, by the names that they expect: the port and the passwords.
-    pub(crate) async fn for_peers(&self) -> Result<(u16, PathBuf)> {
+    pub(crate) async fn for_peers(&self, names: &[&str]) -> Result<(u16, PathBuf)> {
         let mut connection = self.superuser().await?;
         let owner = local::roles::OWNER;
         let mut statements = vec![format!("grant pg_checkpoint to {owner}")];
-        for name in ["tele_primary", "tele_secondary"] {
+        for name in names {
             statements.push(format!("drop database if exists {name}"));
             statements.push(format!("create database {name} owner {owner}"));
         }
@@ -62,6 +62,11 @@ impl Target {
             sqlx::raw_sql(AssertSqlSafe(statement)).execute(&mut connection).await?;
         }
         Ok((self.cluster.port(), self.inside.passfile().to_owned()))
+    }
+
+    /// Into another database of the cluster.
+    pub(crate) async fn beside(&self, name: &str) -> Result<PgConnection> {
+        Ok(self.inside.superuser().database(name).connect().await?)
     }
 
     /// The postmaster.
@@ -87,7 +92,7 @@ impl Target {
         Ok(())
     }
 
-    async fn superuser(&self) -> Result<PgConnection> {
+    pub(crate) async fn superuser(&self) -> Result<PgConnection> {
         Ok(self.inside.superuser().connect().await?)
     }
 

@@ -1,12 +1,17 @@
 //! `haystack-bench`: what this machine gives, and how much of it our services take up.
 
+mod api;
 mod bars;
+mod bulk;
 mod chunks;
 mod copy;
 mod crowd;
 mod databases;
 mod drain;
+mod fastapi;
 mod feed;
+mod history;
+mod http;
 mod ingest;
 mod latency;
 mod load;
@@ -30,8 +35,8 @@ use options::{Family, Options};
 use report::Report;
 use stack::Stack;
 
-/// Measures COPY, ingest, durable publishing, the simulator and the whole path from MQTT into two databases, on
-/// private servers with the configuration that we ship.
+/// Measures COPY, ingest, durable publishing, the simulator, the whole path from MQTT into two databases and
+/// the API, on private servers with the configuration that we ship.
 #[derive(Parser)]
 #[command(name = "haystack-bench", max_term_width = 100, args_conflicts_with_subcommands = true)]
 #[command(after_help = PEERS)]
@@ -103,6 +108,9 @@ async fn measure(options: &Options) -> anyhow::Result<()> {
         }
         if options.asks_for(Family::Crowd) {
             crowd::rounds(&stack, options, &mut report).await?;
+        }
+        if options.asks_for(Family::Api) {
+            api::rounds(&stack, options, &mut report).await?;
         }
         anyhow::Ok(())
     };

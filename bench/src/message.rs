@@ -2,6 +2,7 @@
 
 use crate::{feed, mqtt};
 use domain::Timestamp;
+use std::io::Write;
 
 /// 2026-01-01T00:00:00Z, in microseconds since 1970.
 const BASE: i64 = 1_767_225_600_000_000;
@@ -29,8 +30,7 @@ pub(crate) struct Messages {
     size: usize,
     connection: u64,
     payload: Vec<u8>,
-    tick: Option<u64>,
-    time: String,
+    time: Time,
     devices: u64,
     /// Topic of each device, name of each metric.
     topics: Vec<String>,
@@ -40,11 +40,11 @@ pub(crate) struct Messages {
 impl Messages {
     /// Messages of `per` readings and at least `size` bytes.
     pub(crate) fn new(shape: Shape, per: u64, size: usize, connection: u64, devices: u64) -> Self {
-        let (payload, time) = (Vec::new(), String::new());
+        let (payload, time) = (Vec::new(), Time::default());
         let topic = |device| format!("devices/{}/telemetry", feed::device_name(device));
         let topics = (0..devices).map(topic).collect();
         let metrics = (0..METRICS).map(metric_name).collect();
-        Self { shape, per, size, connection, payload, tick: None, time, devices, topics, metrics }
+        Self { shape, per, size, connection, payload, time, devices, topics, metrics }
     }
 
     /// Appends the message with this number to packets, under a packet id.
@@ -63,21 +63,10 @@ impl Messages {
         }
     }
 
-    /// The time of a tick, one tick a second.
-    fn set_time(&mut self, tick: u64) {
-        if self.tick != Some(tick) {
-            let moment = Timestamp::EPOCH.plus_micros(BASE + tick as i64 * 1_000_000);
-            // Python before 3.11 does not read `Z`.
-            self.time = moment.to_string().replace('Z', "+00:00");
-            self.tick = Some(tick);
-        }
-    }
-
     fn device(&mut self, device: u64, tick: u64) {
-        self.set_time(tick);
         let payload = &mut self.payload;
         payload.extend(b"{\"ts\":\"");
-        payload.extend(self.time.as_bytes());
+        payload.extend(self.time.of(tick).as_bytes());
         payload.push(b'"');
         for place in 0..self.per {
             // A device of few readings sends the metrics that its number begins with.
@@ -95,24 +84,9 @@ impl Messages {
     fn values(&mut self, first: u64) {
         self.payload.extend(b"{\"values\":[");
         for reading in first..first + self.per {
-            let (e, tick) = (reading % feed::ENTITIES, reading / feed::ENTITIES);
-            self.set_time(tick);
-            let kind = match e % 20 {
-                0 | 1 => Kind::Boolean,
-                2 => Kind::Text,
-                _ => Kind::Number,
-            };
-            let payload = &mut self.payload;
-            payload.extend(if reading == first { &b"{"[..] } else { b",{" });
-            payload.extend(format!("\"entity_id\":{},\"ts\":\"", e + 1).as_bytes());
-            payload.extend(self.time.as_bytes());
-            payload.extend(match kind {
-                Kind::Boolean => &b"\",\"value_b\":"[..],
-                Kind::Text => b"\",\"value_s\":",
-                Kind::Number => b"\",\"value_n\":",
-            });
-            value(payload, kind, e, tick);
-            payload.push(b'}');
+            let id = reading % feed::ENTITIES + 1;
+            let comma = reading > first;
+            append_reading(&mut self.payload, comma, id, reading, &mut self.time);
         }
         self.payload.push(b']');
         self.pad();
@@ -128,6 +102,58 @@ impl Messages {
         payload.extend(&FIELD[..FIELD.len() - 2]);
         payload.resize(self.size - 2, b'x');
         payload.extend(b"\"}");
+    }
+}
+
+/// Moments as text; most readings have the moment of the one before.
+#[derive(Default)]
+pub(crate) struct Time {
+    tick: Option<u64>,
+    text: String,
+}
+
+impl Time {
+    /// The time of a tick, one tick a second.
+    fn of(&mut self, tick: u64) -> &str {
+        if self.tick != Some(tick) {
+            let moment = Timestamp::EPOCH.plus_micros(BASE + tick as i64 * 1_000_000);
+            // Python before 3.11 does not read `Z`.
+            self.text = moment.to_string().replace('Z', "+00:00");
+            self.tick = Some(tick);
+        }
+        &self.text
+    }
+}
+
+/// Appends the reading with this number as `bench/peers` and the API read it, of the entity `id`.
+pub(crate) fn append_reading(
+    payload: &mut Vec<u8>,
+    comma: bool,
+    id: u64,
+    reading: u64,
+    time: &mut Time,
+) {
+    let (e, tick) = (reading % feed::ENTITIES, reading / feed::ENTITIES);
+    let kind = reading_kind(e);
+    payload.extend(if comma { &b",{\"entity_id\":"[..] } else { b"{\"entity_id\":" });
+    let _ = write!(payload, "{id}");
+    payload.extend(b",\"ts\":\"");
+    payload.extend(time.of(tick).as_bytes());
+    payload.extend(match kind {
+        Kind::Boolean => &b"\",\"value_b\":"[..],
+        Kind::Text => b"\",\"value_s\":",
+        Kind::Number => b"\",\"value_n\":",
+    });
+    value(payload, kind, e, tick);
+    payload.push(b'}');
+}
+
+/// The kind of an entity of the feed: in twenty, 17 numbers, 2 booleans, a text.
+pub(crate) fn reading_kind(e: u64) -> Kind {
+    match e % 20 {
+        0 | 1 => Kind::Boolean,
+        2 => Kind::Text,
+        _ => Kind::Number,
     }
 }
 

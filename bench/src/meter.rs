@@ -26,6 +26,33 @@ pub(crate) struct Cost {
     pub(crate) peak: BTreeMap<&'static str, u64>,
     /// Cores that others kept busy meanwhile.
     pub(crate) others: f64,
+    /// How long requests took, where there were any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) requests: Option<Requests>,
+}
+
+/// How long requests took.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(crate) struct Requests {
+    count: u64,
+    /// Answered with something else than yes.
+    pub(crate) refused: u64,
+    /// The median.
+    pub(crate) p50_ms: f64,
+    /// The 99th percentile.
+    pub(crate) p99_ms: f64,
+    most_ms: f64,
+}
+
+impl Requests {
+    /// Of the milliseconds of each; `None` where there are none.
+    pub(crate) fn of(mut millis: Vec<f64>, refused: u64) -> Option<Self> {
+        millis.sort_by(f64::total_cmp);
+        let last = millis.len().checked_sub(1)?;
+        let at = |share: f64| millis[(last as f64 * share) as usize];
+        let count = millis.len() as u64;
+        Some(Self { count, refused, p50_ms: at(0.5), p99_ms: at(0.99), most_ms: at(1.0) })
+    }
 }
 
 /// Watches processes from its start on.
@@ -85,7 +112,8 @@ impl Meter {
         sample(&pids, &self.peaks);
         let peaks = self.peaks.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let others = ((machine - cpu.values().sum::<f64>()) / seconds).max(0.0);
-        Cost { seconds, cpu, peak: names.zip(peaks).collect(), others }
+        let peak = names.zip(peaks).collect();
+        Cost { seconds, cpu, peak, others, requests: None }
     }
 }
 

@@ -39,6 +39,9 @@ pub(crate) struct Options {
     /// Devices of the crowd
     #[arg(long, default_value_t = 10_000)]
     pub(crate) crowd: u32,
+    /// How long clients of the API send, in each of its measures, in seconds
+    #[arg(long, default_value_t = 6)]
+    api_seconds: u64,
     /// A folder with what bench/peers/requirements.txt names, to measure the peer beside us [default:
     /// .tools/peers, where it is there: `make peers`]
     #[arg(long, value_name = "DIR")]
@@ -77,6 +80,8 @@ pub(crate) enum Family {
     Chunks,
     /// 10,000 devices that connect at once, twice
     Crowd,
+    /// Values and history by HTTP, beside a Python API
+    Api,
 }
 
 impl Options {
@@ -110,6 +115,11 @@ impl Options {
             Ok(folder.parent().unwrap_or(&folder).join("bench/results.json"))
         };
         self.json.clone().map_or_else(default, anyhow::Ok)
+    }
+
+    /// How long clients of the API send.
+    pub(crate) fn api_time(&self) -> Duration {
+        Duration::from_secs(self.api_seconds)
     }
 
     /// Longest wait for a quiet machine.

@@ -37,7 +37,8 @@ pub(crate) async fn pipeline(
     traffic: Traffic,
 ) -> Result<(bool, Cost)> {
     let primary = stack.targets.first().context("there are targets")?;
-    let (port, passfile) = primary.for_peers().await?;
+    let names = ["tele_primary", "tele_secondary"];
+    let (port, passfile) = primary.for_peers(&names).await?;
     let broker = Broker::start(stack.folder()).await?;
     let results = stack.folder().join("peers");
     let file = results.join("pypipe.jsonl");
@@ -64,7 +65,7 @@ pub(crate) async fn pipeline(
     let text = std::fs::read_to_string(&file).context("it recorded nothing")?;
     let recorded: Recorded = serde_json::from_str(text.lines().next_back().unwrap_or_default())?;
     let (cpu, peak) = (BTreeMap::new(), BTreeMap::new());
-    Ok((quiet, Cost { seconds: recorded.wall, cpu, peak, others: 0.0 }))
+    Ok((quiet, Cost { seconds: recorded.wall, cpu, peak, others: 0.0, requests: None }))
 }
 
 /// A broker for the peer alone: it keeps nothing on the disk, and lets anybody publish anything.

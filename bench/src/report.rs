@@ -3,7 +3,7 @@
 use crate::{
     bars::{self, Bar},
     machine::Machine,
-    meter::Cost,
+    meter::{Cost, Requests},
     stack::Configuration,
 };
 use anyhow::{Context, Result};
@@ -56,6 +56,24 @@ pub(crate) const CHUNKS: &str = "reports of 2,000 beacons in 67 parts";
 pub(crate) const LATENCY: &str = "latency at 1,000 messages a second";
 /// Devices that are connected and say little.
 pub(crate) const CROWD: &str = "devices that connect and say that they are there";
+/// Values by HTTP.
+pub(crate) const BULK: &str = "/bulk/value";
+/// Values of a request, and clients that send them.
+pub(crate) fn bulk_name(values: u64, clients: usize) -> String {
+    format!("{BULK}, {} values, {clients} client{}", thousands(values as f64), plural(clients))
+}
+/// The API of `bench/peers`.
+pub(crate) fn fastapi_name(values: u64, clients: usize) -> String {
+    format!("FastAPI, {} values, {clients} client{}", thousands(values as f64), plural(clients))
+}
+/// A day of a point with so many values, asked for at a steady rate.
+pub(crate) fn history_name(values: u32) -> String {
+    format!("GET /value, a day of {} values", thousands(values.into()))
+}
+
+fn plural(count: usize) -> &'static str {
+    if count == 1 { "" } else { "s" }
+}
 
 fn database(count: usize) -> &'static str {
     if count == 1 { "1 database" } else { "2 databases" }
@@ -112,6 +130,10 @@ pub(crate) struct Median {
     cpu_us_per_reading: BTreeMap<&'static str, f64>,
     peak_mib: BTreeMap<&'static str, f64>,
     noisy_rounds: usize,
+    /// Of requests: the median of the rounds' medians, and of their 99th percentiles.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request_ms: Option<(f64, f64)>,
+    refused: u64,
 }
 
 /// All results of a run.
@@ -214,6 +236,11 @@ pub(crate) fn summary(samples: &[&Sample]) -> Option<Median> {
         let peaks = samples.iter().filter_map(|s| s.cost.peak.get(name));
         peak_mib.insert(name, mib(peaks.max().copied().unwrap_or(0)));
     }
+    let requests: Vec<Requests> = samples.iter().filter_map(|s| s.cost.requests).collect();
+    let request_ms = (!requests.is_empty()).then(|| {
+        let of = |part: fn(&Requests) -> f64| median(requests.iter().map(part).collect());
+        (of(|it| it.p50_ms), of(|it| it.p99_ms))
+    });
     Some(Median {
         measure: first.measure.clone(),
         unit: first.unit,
@@ -224,6 +251,8 @@ pub(crate) fn summary(samples: &[&Sample]) -> Option<Median> {
         cpu_us_per_reading,
         peak_mib,
         noisy_rounds: samples.iter().filter(|sample| sample.noisy()).count(),
+        request_ms,
+        refused: requests.iter().map(|it| it.refused).sum(),
     })
 }
 
@@ -239,11 +268,17 @@ fn line(median: &Median) -> String {
         format!("{name} {cpu:.2} µs {peak:.0} MiB")
     });
     let costs: Vec<String> = costs.collect();
+    let mut requests = median
+        .request_ms
+        .map_or(String::new(), |(p50, p99)| format!("p50 {p50:.1} ms, p99 {p99:.1} ms · "));
+    if median.refused > 0 {
+        let _ = write!(requests, "{} refused · ", median.refused);
+    }
     let noise = match median.noisy_rounds {
         0 => String::new(),
         rounds => format!("  [noise in {rounds} rounds]"),
     };
-    format!("{measure:<44} {rate:>18} {range:>19}  {}{noise}", costs.join(" · "))
+    format!("{measure:<44} {rate:>18} {range:>19}  {requests}{}{noise}", costs.join(" · "))
 }
 
 fn median(mut values: Vec<f64>) -> f64 {

@@ -80,10 +80,11 @@ async fn backfill(stack: &Stack, plan: &Plan, days: u32, databases: usize) -> Re
         history_hours: 0,
         begins: Some(moment(BEGINS)),
         autostart: false,
+        database_config: None,
     };
     let text = serde_json::to_string(&config)?;
     let (wire, org) = (&stack.admin, &stack.org.key);
-    let wanted = simulator::wanted(plan);
+    let wanted = building::simulate::wanted(plan);
     let poller = add_poller(wire, org, SIMULATOR, "bench".to_owned(), text, &wanted).await?;
     let mut simulator = stack.service("simulator", 2)?;
     let ingest = (databases > 0).then(|| stack.service("ingest", databases)).transpose()?;

@@ -2,6 +2,7 @@
 
 use crate::{
     databases::Target,
+    feed::ENTITIES,
     message::{self, DEVICES, METRICS},
     process::Service,
     report::progress,
@@ -138,7 +139,7 @@ impl Stack {
             local::secret::write(&secrets.join(name), &secret)?;
         }
         let lines: Vec<String> = self.targets.iter().map(Target::pgpass).collect::<Result<_>>()?;
-        local::secret::write(&secrets.join("pgpass"), lines.concat().as_bytes())
+        local::secret::write(&self.pgpass(), lines.concat().as_bytes())
     }
 
     /// Starts one of our services with the first `targets` databases.
@@ -153,6 +154,22 @@ impl Stack {
         targets: usize,
         archive: bool,
     ) -> Result<Service> {
+        self.launch(role, &self.config(targets, archive)?)
+    }
+
+    /// Starts the API; the address at which it will answer.
+    pub(crate) fn api(&self) -> Result<(Service, SocketAddr)> {
+        let config = self.config(self.targets.len(), false)?;
+        Ok((self.launch("control-api", &config)?, config.api.http))
+    }
+
+    fn launch(&self, role: &'static str, config: &service::Config) -> Result<Service> {
+        let file = self.folder.join(format!("{role}.toml"));
+        local::secret::write(&file, toml::to_string(config)?.as_bytes())?;
+        Service::start(&self.haystack, role, &file, self.folder.join(format!("{role}.log")))
+    }
+
+    fn config(&self, targets: usize, archive: bool) -> Result<service::Config> {
         let http = || {
             let port = local::port::free(&[])?;
             anyhow::Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
@@ -164,6 +181,7 @@ impl Stack {
         config.bridge.http = http()?;
         config.ingest.http = http()?;
         config.simulator.http = http()?;
+        config.api.http = http()?;
         config.state.url = Some(self.state.simulator_url());
         config.targets.clear();
         for (place, target) in self.targets.iter().take(targets).enumerate() {
@@ -173,9 +191,12 @@ impl Stack {
                 service::config::Target { url: target.url(), owner_url: None, primary, archive };
             config.targets.insert(TargetName::parse(target.name)?, entry);
         }
-        let file = self.folder.join(format!("{role}.toml"));
-        local::secret::write(&file, toml::to_string(&config)?.as_bytes())?;
-        Service::start(&self.haystack, role, &file, self.folder.join(format!("{role}.log")))
+        Ok(config)
+    }
+
+    /// The file with the passwords of both clusters.
+    pub(crate) fn pgpass(&self) -> PathBuf {
+        self.folder.join("secrets/pgpass")
     }
 
     /// nats-server's process.
@@ -272,6 +293,31 @@ impl Stack {
         let put = |record: Record| async move { model::put(&self.admin, &record, 0).await };
         stream::iter(devices).map(put).buffer_unordered(WRITES).try_collect::<Vec<u64>>().await?;
         Ok(())
+    }
+
+    /// The entities of [`crate::feed`], each of the kind of its values: the number of the first, the
+    /// others follow it.
+    pub(crate) async fn register_entities(&self) -> Result<u64> {
+        progress("registering entities");
+        let ids = allocate(&self.admin, Counter::Entity, ENTITIES as u32).await?;
+        let first = ids.start as u64;
+        let put = |id: i32| async move {
+            let kind = match message::reading_kind(id as u64 - first) {
+                message::Kind::Number => "Number",
+                message::Kind::Boolean => "Bool",
+                message::Kind::Text => "Str",
+            };
+            let record = Record::Entity(Entity {
+                id: EntityId(id),
+                org: self.org.key.clone(),
+                org_id: self.org.id,
+                name: format!("point {id}"),
+                tags: Tags::from([("kind".to_owned(), TagValue::Str(kind.to_owned()))]),
+            });
+            model::put(&self.admin, &record, 0).await
+        };
+        stream::iter(ids).map(put).buffer_unordered(WRITES).try_collect::<Vec<u64>>().await?;
+        Ok(first)
     }
 
     fn device(

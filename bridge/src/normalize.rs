@@ -6,6 +6,7 @@
 
 mod batch;
 mod clocks;
+mod codec;
 mod entry;
 #[cfg(test)]
 mod fixtures;

@@ -30,6 +30,7 @@ mod plan;
 mod psychrometrics;
 mod read;
 mod sensor;
+pub mod simulate;
 mod sizing;
 mod step;
 mod summary;

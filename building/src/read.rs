@@ -20,8 +20,10 @@ pub(crate) const MAX_FLOORS: usize = 200;
 pub(crate) const MAX_AHUS: usize = 200;
 /// Most zones.
 pub(crate) const MAX_ZONES: usize = 5_000;
-/// Most points.
+/// Most points: the readings of one interval fit a message of the stream.
 pub(crate) const MAX_POINTS: usize = 100_000;
+/// Minutes between two reports where the description does not say it.
+pub(crate) const USUAL_INTERVAL: u32 = 15;
 /// Most faults.
 const MAX_FAULTS: usize = 1_000;
 
@@ -60,7 +62,7 @@ pub(crate) fn plan(text: &str) -> Result<Plan, Mistake> {
 }
 
 fn interval(description: &Description) -> Result<u32, Mistake> {
-    let Some(minutes) = &description.interval_minutes else { return Ok(15) };
+    let Some(minutes) = &description.interval_minutes else { return Ok(USUAL_INTERVAL) };
     let value = count_in(minutes, "interval_minutes", 1..=1_440)?;
     if 1_440 % value != 0 {
         let text = format!("{value} minutes don't divide a day; expected 1, 5, 10, 15, 30, 60, …");

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, process::Command};
 
 /// A room and the rooms it may depend on. Arrows go downward; services never import one another.
-const ROOMS: [(&str, &[&str]); 13] = [
+const ROOMS: [(&str, &[&str]); 14] = [
     ("domain", &[]),
     ("nats", &["domain"]),
     ("store", &["domain"]),
@@ -12,6 +12,7 @@ const ROOMS: [(&str, &[&str]); 13] = [
     ("ingest", &["domain", "nats", "store", "service"]),
     ("building", &["domain"]),
     ("simulator", &["domain", "building", "nats", "store", "service"]),
+    ("control-api", &["domain", "building", "nats", "store", "service"]),
     ("local", &["domain"]),
     (
         "cli",
@@ -24,6 +25,7 @@ const ROOMS: [(&str, &[&str]); 13] = [
             "ingest",
             "building",
             "simulator",
+            "control-api",
             "local",
         ],
     ),

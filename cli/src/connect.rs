@@ -2,7 +2,7 @@
 
 use anyhow::Context;
 use domain::{Clock, Holds, SystemClock};
-use nats::{CancellationToken, Login, Wire, publish::Patience, retry::Pauses};
+use nats::{Author, CancellationToken, Login, Wire, publish::Patience, retry::Pauses};
 use service::{Config, secrets};
 
 /// The login of a user; its password lies in `secrets.dir`.
@@ -16,6 +16,14 @@ pub(crate) fn login(config: &Config, user: &str) -> anyhow::Result<Login> {
 pub(crate) async fn now(config: &Config, user: &str) -> anyhow::Result<Wire> {
     let login = login(config, user)?;
     Wire::connect(&login).await.context("is the platform running? `haystack up` starts it")
+}
+
+/// Connects for a person who changes the model: the audit log names the account.
+pub(crate) async fn by_hand(config: &Config) -> anyhow::Result<Wire> {
+    let wire = now(config, "operator").await?;
+    let account = nix::unistd::User::from_uid(nix::unistd::Uid::current()).ok().flatten();
+    let who = account.map_or_else(|| "unknown".to_owned(), |account| account.name);
+    Ok(wire.on_behalf_of(Author { who: format!("cli:{who}"), request_id: None }))
 }
 
 /// Connects for a service: however long it takes. `None`: the process is to stop.

@@ -1,11 +1,14 @@
 //! The `haystack` command: one binary, one subcommand a role.
 
 mod connect;
+mod crl;
 mod databases;
 mod demo;
 mod device;
 mod device_type;
 mod doctor;
+mod healthy;
+mod key;
 mod live;
 mod migrate;
 mod org;
@@ -15,8 +18,10 @@ mod settings;
 mod simulator;
 mod status;
 mod table;
+mod token;
 mod transactions;
 mod up;
+mod user;
 mod verify;
 
 use clap::{Args, Parser, Subcommand};
@@ -82,6 +87,8 @@ enum Command {
     Doctor(doctor::DoctorArgs),
     /// Gateways' reports whose parts are still coming, and what is missing
     Transactions(transactions::TransactionsArgs),
+    /// Exit 0 if a service that runs here answers, for health checks
+    Healthy(healthy::HealthyArgs),
     /// Compare the targets: the same rows in each, by org and hour?
     Verify(verify::VerifyArgs),
     /// Print the merged configuration and where each value came from
@@ -97,6 +104,14 @@ enum Command {
     /// Devices
     #[command(subcommand)]
     Device(device::DeviceCommand),
+    /// Keys: which programs and devices may use the API
+    #[command(subcommand)]
+    Key(key::KeyCommand),
+    /// Print a token of our service account at an issuer (auth.account)
+    Token(token::TokenArgs),
+    /// Users: which people may use the API, and for what
+    #[command(subcommand)]
+    User(user::UserCommand),
     /// Certificates: who may speak as which device
     Pki(pki::PkiArgs),
     /// Keep a few devices talking through the broker
@@ -105,6 +120,8 @@ enum Command {
     Bridge(roles::BridgeArgs),
     /// Run the ingest service: the streams to every database
     Ingest,
+    /// Run the control API: HTTP for people and programs
+    ControlApi(roles::ApiArgs),
     /// Run the simulator service, or command simulators
     Simulator(simulator::SimulatorArgs),
 }
@@ -158,13 +175,18 @@ async fn run(command: Command, globals: &Globals) -> anyhow::Result<ExitCode> {
         Command::Status(args) => status::run(&args, globals).await,
         Command::Doctor(args) => doctor::run(&args, globals).await,
         Command::Transactions(args) => transactions::run(&args, globals).await,
+        Command::Healthy(args) => healthy::run(&args, globals).await,
         Command::Verify(args) => verify::run(&args, globals).await,
         Command::Config(args) => settings::run(&args, globals),
         Command::Migrate(args) => migrate::run(&args, globals).await,
         Command::Org(command) => org::run(command, globals).await,
         Command::DeviceType(command) => device_type::run(command, globals).await,
         Command::Device(command) => device::run(command, globals).await,
-        Command::Pki(args) => pki::run(args, globals),
+        Command::Key(command) => key::run(command, globals).await,
+        Command::Token(args) => token::run(args, globals).await,
+        Command::User(command) => user::run(command, globals).await,
+        Command::ControlApi(args) => roles::api(&args, globals).await,
+        Command::Pki(args) => pki::run(args, globals).await,
         Command::Demo(args) => demo::run(&args, globals).await,
         Command::Bridge(args) => roles::run(args.role(), globals).await,
         Command::Ingest => roles::run(roles::Role::Ingest, globals).await,

@@ -3,16 +3,21 @@
 use crate::{Globals, connect, databases, device_type, simulator};
 use anyhow::Context;
 use clap::Args;
-use domain::{DeviceId, OrgKey};
+use domain::{
+    DeviceId, OrgKey,
+    access::{KeyToken, Scope},
+};
 use nats::{
     Wire,
-    registry::{add_device, add_org, apply_device_type, create_logical},
+    registry::{self, Opens, add_device, add_org, apply_device_type, create_logical},
     streams,
 };
 use service::Config;
 use std::{path::Path, process::ExitCode, time::Duration};
 use store::{Database, migrate::MigrateFault};
 
+/// The file in the folder of secrets that holds the first key.
+pub(crate) const ADMIN_KEY: &str = "api-admin-key";
 /// The hub that a new platform starts with, and how many beacons it hears.
 const HUB: &str = "LH-001-2024";
 const BEACONS: u32 = 50;
@@ -74,6 +79,7 @@ pub(crate) async fn run(args: &MigrateArgs, globals: &Globals) -> anyhow::Result
     }
     if args.seed {
         seed(&config).await.context("seeding the demonstration org")?;
+        first_key(&config).await.context("the first admin's key")?;
     }
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
@@ -81,6 +87,36 @@ pub(crate) async fn run(args: &MigrateArgs, globals: &Globals) -> anyhow::Result
 async fn migrated(database: &Database, keep_days: u16) -> Result<(), MigrateFault> {
     store::migrate::run(database).await?;
     Ok(store::archive::set_policy(database, keep_days).await?)
+}
+
+/// The first key that opens everything stands in a file; it is made once, and what the user makes of it
+/// since is the user's.
+async fn first_key(config: &Config) -> anyhow::Result<()> {
+    let wire = connect::by_hand(config).await?;
+    let file = config.secrets.dir.join(ADMIN_KEY);
+    let keys = nats::model::load(&wire).await?.keys();
+    let token = match std::fs::read_to_string(&file) {
+        Ok(text) => match KeyToken::parse(text.trim()) {
+            Some(token) => token,
+            None => anyhow::bail!("{} holds no key; remove it to have one made", file.display()),
+        },
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let now = connect::now_here();
+            if keys.iter().any(|key| key.scope == Scope::Platform && key.is_live(now)) {
+                return Ok(());
+            }
+            let token = registry::new_token();
+            local::secret::write(&file, format!("{}\n", token.reveal()).as_bytes())?;
+            token
+        }
+        Err(error) => return Err(error).with_context(|| format!("can't read {}", file.display())),
+    };
+    // Written before it is registered: cut off in between, the next start goes on here.
+    if !keys.iter().any(|key| key.id == token.id) {
+        let name = "first admin".to_owned();
+        registry::add_key_as(&wire, &token, name, Opens::Platform, None).await?;
+    }
+    Ok(())
 }
 
 async fn seed(config: &Config) -> anyhow::Result<()> {

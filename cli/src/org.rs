@@ -31,7 +31,7 @@ pub(crate) enum OrgCommand {
 }
 
 pub(crate) async fn run(command: OrgCommand, globals: &Globals) -> anyhow::Result<ExitCode> {
-    let wire = connect::now(&globals.load()?.config, "operator").await?;
+    let wire = connect::by_hand(&globals.load()?.config).await?;
     match command {
         OrgCommand::Add { key, name } => {
             let name = name.unwrap_or_else(|| key.to_string());

@@ -1,6 +1,6 @@
 //! `haystack pki`.
 
-use crate::{Globals, table::Table, up};
+use crate::{Globals, crl, table::Table, up};
 use clap::{Args, Subcommand};
 use domain::{Clock, DeviceId, SystemClock, Timestamp};
 use local::{
@@ -9,6 +9,7 @@ use local::{
 };
 use serde_json::json;
 use std::{
+    net::SocketAddr,
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -30,8 +31,8 @@ enum PkiCommand {
         /// for more; they are remembered)
         #[arg(long, value_name = "NAME")]
         host: Vec<String>,
-        /// Where brokers fetch the list of the revoked (EMQX does; serve crl.pem there yourself). It
-        /// enters the certificates that are made from then on
+        /// Where brokers fetch the list of the revoked (EMQX does; `pki serve` serves it). It enters
+        /// the certificates that are made from then on
         #[arg(long, value_name = "URL")]
         crl_url: Option<String>,
     },
@@ -67,6 +68,13 @@ enum PkiCommand {
     /// Renew the broker's certificate and the list of the revoked where they are due (`up` does,
     /// every hour)
     Refresh,
+    /// Serve the list of the revoked at /crl.pem, for brokers that fetch it, and do every hour what
+    /// `refresh` does
+    Serve {
+        /// Where to listen
+        #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
+        http: SocketAddr,
+    },
 }
 
 #[derive(Subcommand)]
@@ -87,7 +95,7 @@ enum IssueCommand {
     },
 }
 
-pub(crate) fn run(args: PkiArgs, globals: &Globals) -> anyhow::Result<ExitCode> {
+pub(crate) async fn run(args: PkiArgs, globals: &Globals) -> anyhow::Result<ExitCode> {
     let now = SystemClock.now();
     let default = || up::pki_folder(&globals.data_dir);
     if let PkiCommand::Init { host, crl_url } = args.command {
@@ -142,6 +150,7 @@ pub(crate) fn run(args: PkiArgs, globals: &Globals) -> anyhow::Result<ExitCode> 
             println!("the broker's certificate: {}", told(refreshed.server));
             println!("the list of the revoked: {}", told(refreshed.crl));
         }
+        PkiCommand::Serve { http } => crl::serve(&authority, http).await?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -38,6 +38,47 @@ pub(crate) enum Role {
     Simulator,
 }
 
+#[derive(Args)]
+pub(crate) struct ApiArgs {
+    /// Print the description of the API, as /openapi.json serves it, and do nothing else
+    #[arg(long)]
+    openapi: bool,
+}
+
+/// Runs the control API until SIGTERM or SIGINT. From the first moment on it says that it is alive.
+pub(crate) async fn api(args: &ApiArgs, globals: &Globals) -> anyhow::Result<ExitCode> {
+    if args.openapi {
+        print!("{}", control_api::document());
+        return Ok(ExitCode::SUCCESS);
+    }
+    let config = globals.load()?.config;
+    logs::start(&config.log)?;
+    failpoint::arm_from_environment()?;
+    let lifecycle = Lifecycle::default();
+    lifecycle.stop_on_signals()?;
+    let holds = Holds::default();
+    holds.hold("model", "MODEL is not read yet", connect::now_here());
+    let metrics = health::collect()?;
+    let address = config.api.http;
+    let bound = std::net::TcpListener::bind(address);
+    let bound = bound
+        .with_context(|| format!("api.http: {address} can't be listened on; choose another"))?;
+    bound.set_nonblocking(true)?;
+    let opened = lifecycle.shutdown.child_token();
+    let starting = TcpListener::from_std(bound.try_clone()?)?;
+    lifecycle.spawn(control_api::starting::serve(starting, holds.clone(), opened.clone()));
+    let listener = TcpListener::from_std(bound)?;
+    if let Some(wire) = connect::patiently(&config, "api", &holds, &lifecycle.shutdown).await? {
+        tracing::info!(service = "control-api", version = env!("CARGO_PKG_VERSION"), %address, "started");
+        control_api::run(&config, wire, listener, &lifecycle, holds, metrics, opened).await?;
+    }
+    lifecycle.shutdown.cancel();
+    if !lifecycle.drained().await {
+        tracing::warn!("stopped before all requests were answered");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
 impl Role {
     /// Also the name of its user at the NATS server.
     fn name(self) -> &'static str {

@@ -7,10 +7,11 @@ mod progress;
 
 use crate::{Globals, connect, roles, table::Table};
 use anyhow::{Context, Result};
+use building::simulate;
 use clap::{Args, Subcommand, ValueEnum};
 use domain::{
     OrgKey, SimulatorId, Timestamp,
-    model::{ACTIVE, Poller, SIMULATOR},
+    model::{ACTIVE, Poller, REMOVED, SIMULATOR},
     simulator::{Ask, Pace, Scope, SimulatorConfig, State},
 };
 use nats::{
@@ -30,8 +31,6 @@ const LISTED: Duration = Duration::from_secs(2);
 const FOUND: Duration = Duration::from_secs(15);
 /// Longest name of a simulator, in characters.
 const MAX_NAME: usize = 100;
-/// The status of one that nobody runs any more.
-const REMOVED: &str = "removed";
 
 #[derive(Args)]
 #[command(args_conflicts_with_subcommands = true)]
@@ -274,12 +273,12 @@ async fn create(wire: &Wire, args: CreateArgs) -> Result<ExitCode> {
         history_hours: if args.backfill.is_some() { 0 } else { args.history_hours },
         begins: args.backfill.map(|(from, _)| from),
         autostart: !args.stopped && args.backfill.is_none(),
+        database_config: None,
     };
-    config.check().map_err(anyhow::Error::msg)?;
-    let plan = simulator::simulated::plan(&config)?;
-    let name = args.name.unwrap_or_else(|| describe::site(&plan));
+    let plan = simulate::plan(&config)?;
+    let name = args.name.unwrap_or_else(|| simulate::site(&plan));
     free_name(wire, &args.org, &name).await?;
-    let (text, wanted) = (serde_json::to_string(&config)?, simulator::wanted(&plan));
+    let (text, wanted) = (serde_json::to_string(&config)?, simulate::wanted(&plan));
     let poller = registry::add_poller(wire, &args.org, SIMULATOR, name, text, &wanted).await?;
     println!("made simulator {}: {}, {} points", poller.id, poller.name, plan.points().len());
     let Some((_, to)) = args.backfill.filter(|_| !args.stopped) else {

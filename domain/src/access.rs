@@ -139,7 +139,7 @@ pub struct User {
     pub name: String,
     /// For people; it lets nobody in.
     pub email: Option<String>,
-    /// The issuer whose tokens name the user (OpenID Connect `iss`).
+    /// The issuer whose tokens name the user (its `iss`).
     pub issuer: String,
     /// What the issuer calls the user (`sub`), for ever.
     pub subject: String,

@@ -16,6 +16,7 @@ pub mod ids;
 pub mod letter;
 pub mod merge;
 pub mod model;
+pub mod msgpack;
 pub mod normalize;
 pub mod pointer;
 pub mod presence;

@@ -162,7 +162,7 @@ pub struct Poller {
     pub poller_type: String,
     /// Its name for people.
     pub name: String,
-    /// `active`, or `inactive`: then nobody runs it.
+    /// `active`; else nobody runs it: `inactive`, or `removed`, for good.
     pub status: String,
     /// What it does, JSON; of a simulator a [`crate::simulator::SimulatorConfig`].
     pub config: String,
@@ -170,10 +170,23 @@ pub struct Poller {
     pub entities: EntityKeys,
 }
 
+/// An entity that a poller wants, with references by key.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Wanted {
+    /// Its name inside the poller.
+    pub key: String,
+    /// Its name for people.
+    pub name: String,
+    /// Its tags; a reference names another key.
+    pub tags: Tags,
+}
+
 /// The type of pollers that are simulators.
 pub const SIMULATOR: &str = "simulator";
 /// The status of a poller that is to run.
 pub const ACTIVE: &str = "active";
+/// The status of one that nobody runs any more.
+pub const REMOVED: &str = "removed";
 
 /// What kind of thing an asset is, and what is computed of it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -11,6 +11,8 @@ pub const MAX_PACK_BYTES: usize = 512 * 1024;
 /// Largest device message.
 pub const MAX_PAYLOAD: usize = 8 * 1024 * 1024;
 
+/// The content type of a message in MessagePack.
+pub const MSGPACK: &str = "application/msgpack";
 /// The content type of a report that was put together from its parts.
 pub const ASSEMBLED: &str = "application/vnd.haystack.assembled+json";
 /// The content type of what came on a device's status topic: its birth, or its last will.

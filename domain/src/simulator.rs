@@ -31,6 +31,10 @@ pub const EARLIEST: Timestamp = match Timestamp::from_micros(946_684_800_000_000
     Some(year_2000) => year_2000,
     None => Timestamp::EPOCH,
 };
+/// Most bytes of JSON that is kept and not read.
+pub const MAX_OTHER: usize = 64 << 10;
+/// Longest message of a line that somebody adds to the activity log, in bytes.
+pub const MAX_NOTE: usize = 4 << 10;
 /// Fastest simulated time, in simulated seconds a second.
 pub const MAX_SPEED: f64 = 1e6;
 
@@ -51,6 +55,10 @@ pub struct SimulatorConfig {
     /// Whether it runs as soon as a service finds it; else it waits for `start`.
     #[serde(default)]
     pub autostart: bool,
+    /// Where clients of an earlier design want readings to go. It is given back as it came, and nothing
+    /// follows from it: readings go to the platform's targets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub database_config: Option<serde_json::Value>,
 }
 
 impl SimulatorConfig {
@@ -59,11 +67,17 @@ impl SimulatorConfig {
         if self.building.len() > MAX_DESCRIPTION {
             return Err(format!("the description: at most {MAX_DESCRIPTION} bytes are expected"));
         }
+        if self.building.contains('\0') {
+            return Err("the description: it holds a NUL character".to_owned());
+        }
+        if let Some(other) = &self.database_config {
+            checked_json("database_config", other)?;
+        }
         if self.history_hours > MAX_HISTORY_HOURS {
             return Err(format!("history_hours: at most {MAX_HISTORY_HOURS} is expected"));
         }
         if self.begins.is_some_and(|begins| begins < EARLIEST) {
-            return Err(format!("it may not begin before {EARLIEST}"));
+            return Err(format!("begins: not before {EARLIEST} is expected"));
         }
         Ok(())
     }
@@ -78,6 +92,19 @@ impl SimulatorConfig {
         let text = format!("{before}\n{}\n{}", at.micros(), self.fingerprint());
         crate::subject::fnv1a(text.as_bytes())
     }
+}
+
+/// Checks that a database can hold JSON that came from outside.
+fn checked_json(what: &str, value: &serde_json::Value) -> Result<(), String> {
+    let text = value.to_string();
+    if text.len() > MAX_OTHER {
+        return Err(format!("{what}: at most {MAX_OTHER} bytes are expected"));
+    }
+    // JSON writes a NUL in no other way; after a written backslash it would be a text.
+    if text.replace("\\\\", "").contains("\\u0000") {
+        return Err(format!("{what}: it holds a NUL character"));
+    }
+    Ok(())
 }
 
 /// How a running simulator goes through time.
@@ -245,6 +272,46 @@ pub enum Ask {
     State,
     /// Whether it is well.
     Health,
+    /// Add a line to the activity log.
+    Note {
+        /// What.
+        event_type: EventType,
+        /// For people.
+        message: String,
+        /// For programs.
+        details: serde_json::Value,
+    },
+}
+
+impl Ask {
+    /// The last token of the subject that it is asked under.
+    pub fn verb(&self) -> &'static str {
+        match self {
+            Self::Start { .. } => "start",
+            Self::Stop => "stop",
+            Self::Reset { .. } => "reset",
+            Self::Configure { .. } => "configure",
+            Self::State => "state",
+            Self::Health => "health",
+            Self::Note { .. } => "note",
+        }
+    }
+
+    /// Whether asking it a second time comes to the same.
+    pub fn repeatable(&self) -> bool {
+        !matches!(self, Self::Reset { .. } | Self::Configure { .. } | Self::Note { .. })
+    }
+}
+
+/// Whether the activity log can hold a line of somebody else.
+pub fn check_note(message: &str, details: &serde_json::Value) -> Result<(), String> {
+    if message.trim().is_empty() || message.len() > MAX_NOTE {
+        return Err(format!("message: 1 to {MAX_NOTE} bytes are expected"));
+    }
+    if message.contains('\0') {
+        return Err("message: it holds a NUL character".to_owned());
+    }
+    checked_json("details", details)
 }
 
 /// What a simulator says of itself.
@@ -278,8 +345,15 @@ pub struct State {
     pub config: SimulatorConfig,
     /// Why it waits or can't run.
     pub error_message: Option<String>,
-    /// Since its start: readings made, messages published, gaps filled.
+    /// Since a service took it over: readings made, messages published, gaps filled, publishes that the
+    /// stream took and how long they took in all (`publishes`, `publish_micros`).
     pub counters: BTreeMap<String, u64>,
+    /// When it was saved first.
+    #[serde(default, with = "rfc3339::option")]
+    pub created_at: Option<Timestamp>,
+    /// When it was saved last.
+    #[serde(default, with = "rfc3339::option")]
+    pub updated_at: Option<Timestamp>,
 }
 
 /// What happened to a simulator.

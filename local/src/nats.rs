@@ -55,6 +55,11 @@ impl Nats {
         Ok(Self { program, folder, port })
     }
 
+    /// Where its configuration and its store are.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// `nats://127.0.0.1:port`, without credentials.
     pub fn url(&self) -> String {
         format!("nats://127.0.0.1:{}", self.port)

@@ -177,6 +177,73 @@ revoke execute on function core.read_buckets(
     integer, integer, timestamptz, timestamptz, interval, integer) from public;
 revoke execute on function core.read_current(integer, integer[]) from public;
 
+-- Values of an org with the device that sent them and the asset that it observes, as
+-- `core.telemetry_history` shows them, for who may not read the tables.
+create function core.read_history(org integer, from_ts timestamptz, to_ts timestamptz, most integer)
+returns table (device_id text, metric text, asset_id integer, entity_id integer, ts timestamptz,
+    value_n double precision, value_b boolean, value_s text, value_ts timestamptz,
+    accepted_at timestamptz)
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    table_name text := core.checked_values(org);
+begin
+    if to_regclass(format('core.%I', table_name)) is null then
+        return;
+    end if;
+    return query execute format(
+        'select p.device_id, p.metric, a.asset_id, v.entity_id, v.ts, v.value_n, v.value_b, v.value_s, '
+        'v.value_ts, v.accepted_at from core.%I v '
+        'join core.entity e on e.entity_id = v.entity_id and e.org_id = $1 and not e.gone '
+        'left join core.device_point p on p.entity_id = v.entity_id '
+        'left join core.asset_device a on a.device_id = p.device_id '
+        'where v.ts >= $2 and v.ts < $3 order by v.ts, v.entity_id limit $4', table_name)
+        using org, from_ts, to_ts, most;
+end $$;
+revoke execute on function core.read_history(integer, timestamptz, timestamptz, integer) from public;
+
+-- The view with the asset that a device observes.
+create or replace function core.refresh_history() returns void
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    orgs text;
+    options text := '';
+begin
+    if current_setting('server_version_num')::integer >= 150000 then
+        options := 'with (security_invoker = true)';
+    end if;
+    select string_agg(format(
+        'select %s::integer as org_id, %L::text as org_key, p.device_id, d.device_type, '
+        'd.parent_device_id, d.logical_identifier, p.metric, v.entity_id, v.ts, v.value_n, '
+        'v.value_b, v.value_s, v.value_ts, v.accepted_at, a.asset_id, a.asset_type, '
+        'a.name as asset_name '
+        'from core.%I v '
+        'left join core.device_point p on p.entity_id = v.entity_id '
+        'left join core.devices d on d.device_id = p.device_id '
+        'left join core.asset_device o on o.device_id = p.device_id '
+        'left join core.assets a on a.asset_id = o.asset_id',
+        o.org_id, o.org_key, 'values_' || o.org_key), ' union all ' order by o.org_id)
+    into orgs
+    from core.org o
+    where to_regclass(format('core.%I', 'values_' || o.org_key)) is not null;
+    if orgs is null then
+        -- The same columns, no row.
+        orgs := 'select null::integer as org_id, null::text as org_key, null::text as device_id, '
+            'null::text as device_type, null::text as parent_device_id, '
+            'null::text as logical_identifier, null::text as metric, null::integer as entity_id, '
+            'null::timestamptz as ts, null::double precision as value_n, null::boolean as value_b, '
+            'null::text as value_s, null::timestamptz as value_ts, '
+            'null::timestamptz as accepted_at, null::integer as asset_id, null::text as asset_type, '
+            'null::text as asset_name where false';
+    end if;
+    -- Unchanged, it is left alone: whoever reads it would be in the way.
+    if obj_description(to_regclass('core.telemetry_history'), 'pg_class') = md5(orgs) then
+        return;
+    end if;
+    execute format('create or replace view core.telemetry_history %s as %s', options, orgs);
+    execute format('comment on view core.telemetry_history is %L', md5(orgs));
+end $$;
+select core.refresh_history();
+
 -- Tables whose rows belong to orgs, and the rule by which the API's role sees a row.
 create function core.guarded_tables() returns table (name text, rule text)
 language sql immutable set search_path = pg_catalog, pg_temp as $$
@@ -223,12 +290,17 @@ begin
     grant execute on function core.read_buckets(
         integer, integer, timestamptz, timestamptz, interval, integer) to haystack_api;
     grant execute on function core.read_current(integer, integer[]) to haystack_api;
+    grant execute on function core.read_history(integer, timestamptz, timestamptz, integer)
+        to haystack_api;
     grant select on core.model_position, core.schema_migrations to haystack_api;
     for guarded in select * from core.guarded_tables() loop
         execute format('grant select on core.%I to haystack_api', guarded.name);
-        execute format('drop policy if exists by_org on core.%I', guarded.name);
-        execute format('create policy by_org on core.%I for select to haystack_api using (%s)',
-            guarded.name, guarded.rule);
+        -- One that is there is left alone: making it anew would lock out whoever uses the table.
+        if not exists (select from pg_policies p where p.schemaname = 'core'
+                and p.tablename = guarded.name and p.policyname = 'by_org') then
+            execute format('create policy by_org on core.%I for select to haystack_api using (%s)',
+                guarded.name, guarded.rule);
+        end if;
     end loop;
 end $$;
 revoke execute on function core.grant_api_access() from public;
@@ -244,9 +316,11 @@ begin
         return;
     end if;
     for guarded in select * from core.guarded_tables() loop
-        execute format('drop policy if exists writer on core.%I', guarded.name);
-        execute format('create policy writer on core.%I to haystack_ingest using (true) '
-            'with check (true)', guarded.name);
+        if not exists (select from pg_policies p where p.schemaname = 'core'
+                and p.tablename = guarded.name and p.policyname = 'writer') then
+            execute format('create policy writer on core.%I to haystack_ingest using (true) '
+                'with check (true)', guarded.name);
+        end if;
     end loop;
     grant usage on schema core to haystack_ingest;
     grant execute on function core.create_values_tables(text) to haystack_ingest;

@@ -8,6 +8,7 @@ use crate::{
 };
 use async_nats::jetstream::{
     consumer::{DeliverPolicy, Info, pull},
+    context::{ConsumerInfoError, ConsumerInfoErrorKind},
     stream,
 };
 use domain::{Letter, OrgKey, TargetName, Timestamp};
@@ -115,7 +116,7 @@ pub struct ConsumerState {
 }
 
 impl ConsumerState {
-    fn new(info: &Info) -> Self {
+    pub(crate) fn new(info: &Info) -> Self {
         Self {
             name: info.name.clone(),
             pending: info.num_pending,
@@ -148,6 +149,29 @@ pub async fn consumers(
         consumers.insert(info.name.clone(), state);
     }
     Ok(consumers)
+}
+
+/// One durable consumer of a stream; `None`: there is none of that name. It needs no right to list all.
+pub async fn consumer(
+    wire: &Wire,
+    stream: &str,
+    name: &str,
+) -> Result<Option<ConsumerState>, ModelFault> {
+    let stream = wire.jetstream.get_stream_no_info(stream).await.map_err(server)?;
+    match stream.consumer_info(name).await {
+        Ok(info) => Ok(Some(ConsumerState::new(&info))),
+        Err(error) if is_missing(&error) => Ok(None),
+        Err(error) => Err(server(error)),
+    }
+}
+
+/// Whether an error says that there is no such consumer.
+pub(crate) fn is_missing(error: &ConsumerInfoError) -> bool {
+    match error.kind() {
+        ConsumerInfoErrorKind::NotFound => true,
+        ConsumerInfoErrorKind::JetStream(error) => error.code() == 404,
+        _ => false,
+    }
 }
 
 /// Messages of a stream on the subjects that a filter takes; an empty filter takes all.

@@ -1,10 +1,14 @@
 //! Request and reply between services, as NATS micro services (`nats micro ls` shows them).
 
 use crate::{
-    Wire,
+    Author, Wire,
     envelope::{self, Schema},
+    model::{BY, REQUEST_ID, one_line},
 };
-use async_nats::service::{Service, ServiceExt, endpoint::Endpoint, error};
+use async_nats::{
+    HeaderMap,
+    service::{Service, ServiceExt, endpoint::Endpoint, error},
+};
 use futures_util::StreamExt;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::{collections::HashMap, time::Duration};
@@ -35,10 +39,15 @@ pub const NO_ANSWER: &str = "the service did not answer in time; look again";
 /// The text of a refusal where nobody serves.
 pub const NOBODY: &str = "no service answers: does one run it?";
 
+/// The text of a refusal where the question did not get away.
+pub const UNASKED: &str = "the request could not be sent: is NATS up?";
+
 /// A request that came in.
 pub struct Request<T> {
     /// What is asked.
     pub ask: T,
+    /// On whose behalf, where the asker says it.
+    pub author: Option<Author>,
     answer: async_nats::service::Request,
 }
 
@@ -98,11 +107,29 @@ impl<T: Schema + DeserializeOwned> Served<T> {
         loop {
             let answer = self.endpoints.next().await?;
             match envelope::decode(&answer.message.payload) {
-                Ok(ask) => return Some(Request { ask, answer }),
+                Ok(ask) => {
+                    let author = author(answer.message.headers.as_ref());
+                    return Some(Request { ask, author, answer });
+                }
                 Err(fault) => respond(&answer, Err(Refusal::new(422, fault.to_string()))).await,
             }
         }
     }
+}
+
+/// On whose behalf somebody asks.
+fn author(headers: Option<&HeaderMap>) -> Option<Author> {
+    let header = |name| Some(headers?.get(name)?.to_string());
+    Some(Author { who: header(BY)?, request_id: header(REQUEST_ID) })
+}
+
+fn headers_of(author: &Author) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    headers.insert(BY, one_line(&author.who));
+    if let Some(id) = &author.request_id {
+        headers.insert(REQUEST_ID, one_line(id));
+    }
+    headers
 }
 
 /// Asks and waits for the answer.
@@ -116,14 +143,20 @@ where
     Q: Schema + Serialize,
     A: Schema + for<'b> Deserialize<'b>,
 {
-    let request =
+    let mut request =
         async_nats::Request::new().payload(envelope::encode_named(question)).timeout(Some(wait));
+    if let Some(author) = &wire.author {
+        request = request.headers(headers_of(author));
+    }
     let answer = wire.client.send_request(subject, request).await.map_err(|error| {
         use async_nats::RequestErrorKind::{NoResponders, TimedOut};
         match error.kind() {
             NoResponders => Refusal::new(503, NOBODY),
             TimedOut => Refusal::new(503, NO_ANSWER),
-            _ => Refusal::new(503, error.to_string()),
+            _ => {
+                tracing::warn!(%error, "a request was not sent");
+                Refusal::new(503, UNASKED)
+            }
         }
     })?;
     let header = |name: &str| {

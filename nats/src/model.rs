@@ -40,14 +40,14 @@ pub enum ModelFault {
 }
 
 /// Header: on whose behalf a record was written.
-const BY: &str = "Haystack-By";
+pub(crate) const BY: &str = "Haystack-By";
 /// Header: the request that led to a message.
 pub const REQUEST_ID: &str = "dq-request-id";
 /// Longest name of an author, in bytes.
 const MAX_AUTHOR: usize = 200;
 
 /// A header holds one line.
-fn one_line(text: &str) -> String {
+pub(crate) fn one_line(text: &str) -> String {
     let end = text.floor_char_boundary(MAX_AUTHOR.min(text.len()));
     text[..end].replace(|c: char| c.is_control(), " ")
 }

@@ -11,7 +11,7 @@ use async_nats::{
 };
 use bytes::Bytes;
 use domain::{Clock, Holds, Proof, SystemClock, Timestamp};
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 use tokio_util::sync::CancellationToken;
 
 /// Header: the oldest acceptance (microseconds since 1970) among what a batch carries.
@@ -176,6 +176,72 @@ pub async fn look_back(
         }
     }
     Ok(())
+}
+
+/// The sequence of a subject's message of that id, where it was stored within `window` after `from`.
+pub async fn find_by_id(
+    wire: &Wire,
+    stream: &str,
+    subject: &str,
+    id: &str,
+    from: Timestamp,
+    window: Duration,
+) -> Result<Option<u64>, PublishFault> {
+    let later = |error: String| PublishFault::Later(error);
+    let stream = wire.jetstream.get_stream_no_info(stream).await;
+    let stream = stream.map_err(|error| later(error.to_string()))?;
+    let until = from.plus_micros(window.as_micros() as i64);
+    // The server's clock gave the first time, ours the second: a step between them is looked over.
+    let mut next = first_since(&stream, subject, from.plus_micros(-CLOCKS)).await?;
+    while let Some(sequence) = next {
+        match stream.direct_get_next_for_subject(subject, Some(sequence)).await {
+            Ok(message) => {
+                let same = message.headers.get(NATS_MESSAGE_ID).is_some_and(|it| it.as_str() == id);
+                if same {
+                    return Ok(Some(message.sequence));
+                }
+                let stored = Timestamp::from_nanos(message.time.unix_timestamp_nanos());
+                next = stored.is_some_and(|at| at <= until).then_some(message.sequence + 1);
+            }
+            Err(error) if error.kind() == DirectGetErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(later(error.to_string())),
+        }
+    }
+    Ok(None)
+}
+
+/// How far the server's clock may be from ours, in microseconds.
+const CLOCKS: i64 = 5_000_000;
+
+/// The first sequence whose message was stored at or after a moment, by halving: a stream's times go up.
+async fn first_since<I>(
+    stream: &async_nats::jetstream::stream::Stream<I>,
+    subject: &str,
+    from: Timestamp,
+) -> Result<Option<u64>, PublishFault> {
+    let later = |error: String| PublishFault::Later(error);
+    let last = match stream.direct_get_last_for_subject(subject).await {
+        Ok(message) => message.sequence,
+        Err(error) if error.kind() == DirectGetErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(later(error.to_string())),
+    };
+    let (mut low, mut high) = (1, last + 1);
+    while low < high {
+        let middle = low + (high - low) / 2;
+        match stream.direct_get_next_for_subject(subject, Some(middle)).await {
+            Ok(message) => {
+                let stored = Timestamp::from_nanos(message.time.unix_timestamp_nanos());
+                if stored.is_some_and(|at| at >= from) {
+                    high = middle;
+                } else {
+                    low = message.sequence + 1;
+                }
+            }
+            Err(error) if error.kind() == DirectGetErrorKind::NotFound => high = middle,
+            Err(error) => return Err(later(error.to_string())),
+        }
+    }
+    Ok((low <= last).then_some(low))
 }
 
 /// Where retries report what they wait for.

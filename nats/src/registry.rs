@@ -8,9 +8,10 @@ mod metrics;
 mod poller;
 
 pub use access::{Opens, add_key, add_key_as, add_user, grant, new_token, revoke_key};
+pub use domain::model::Wanted;
 pub use logical::{add_logical, create_logical};
 pub use metrics::create_metrics;
-pub use poller::{Wanted, add_poller, configure_poller, set_poller_status};
+pub use poller::{add_poller, add_poller_as, configure_poller, poller_fits, set_poller_status};
 
 use crate::{
     Wire,
@@ -118,6 +119,17 @@ pub async fn apply_device_type(
     org: &OrgKey,
     definition: DeviceType,
 ) -> Result<Registered<TypeHead>, RegistryFault> {
+    apply_device_type_over(wire, org, definition, None).await
+}
+
+/// The same in place of what somebody saw, by the sequence of its head: where that is another now, it
+/// is a conflict, unless what is in force says the same. `None`: in place of whatever it is.
+pub async fn apply_device_type_over(
+    wire: &Wire,
+    org: &OrgKey,
+    definition: DeviceType,
+    seen: Option<u64>,
+) -> Result<Registered<TypeHead>, RegistryFault> {
     definition.check()?;
     check_examples(&definition, SystemClock.now())?;
     let directory = load(wire).await?;
@@ -137,13 +149,17 @@ pub async fn apply_device_type(
         complete_points(wire, &directory, &definition, org).await?;
         return Ok(Registered::Unchanged(head.clone()));
     }
+    if seen.is_some_and(|seen| seen != expected) {
+        let subject = Record::DeviceType(head_of(org, org_id, &id, 0)).subject();
+        return Err(ModelFault::Conflict(subject.to_string()).into());
+    }
     let after = head.map_or(0, |head| head.current.version);
     let version = unused_version(wire, after, org, &definition).await?;
     let profile = Profile { org: org.clone(), org_id, version, definition: definition.clone() };
     put(wire, &Record::Profile(Box::new(profile)), 0).await?;
     // Points first: a message that the new version normalizes finds them.
     complete_points(wire, &directory, &definition, org).await?;
-    let new = TypeHead { org: org.clone(), org_id, current: ProfileRef { id, version } };
+    let new = head_of(org, org_id, &id, version);
     put(wire, &Record::DeviceType(new.clone()), expected).await?;
     // And again for devices that were registered meanwhile, by the version before.
     complete_points(wire, &load(wire).await?, &definition, org).await?;
@@ -157,13 +173,16 @@ async fn current_head(
     org_id: OrgId,
     id: &TypeId,
 ) -> Result<(u64, Option<TypeHead>), RegistryFault> {
-    let current = ProfileRef { id: id.clone(), version: 0 };
-    let probe = Record::DeviceType(TypeHead { org: org.clone(), org_id, current });
+    let probe = Record::DeviceType(head_of(org, org_id, id, 0));
     Ok(match get(wire, &probe.subject().to_string()).await? {
         Some((sequence, Record::DeviceType(head))) => (sequence, Some(head)),
         Some((sequence, _)) => (sequence, None),
         None => (0, None),
     })
+}
+
+fn head_of(org: &OrgKey, org_id: OrgId, id: &TypeId, version: u32) -> TypeHead {
+    TypeHead { org: org.clone(), org_id, current: ProfileRef { id: id.clone(), version } }
 }
 
 /// A metric keeps its kind: its values stand in one column.

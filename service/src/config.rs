@@ -239,8 +239,28 @@ pub struct Api {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Auth {
-    /// Issuers of tokens (OpenID Connect), by a name for the log.
+    /// How a service account of ours signs in (`haystack token`).
+    pub account: Option<Account>,
+    /// Issuers of tokens, by a name for the log.
     pub issuers: BTreeMap<String, Issuer>,
+}
+
+/// A service account of ours at an issuer. Its password, or its client's secret, is the file
+/// `auth-account` in `secrets.dir`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Account {
+    /// Where it signs in: `https://cognito-idp.{region}.amazonaws.com/` with a user name, else the
+    /// issuer's token endpoint.
+    pub url: String,
+    /// The client.
+    pub client_id: String,
+    /// The user of a pool of Cognito; left out: the client signs in for itself.
+    #[serde(default)]
+    pub username: Option<String>,
+    /// Scopes of a client that signs in for itself, with blanks between them.
+    #[serde(default)]
+    pub scope: String,
 }
 
 /// An issuer of tokens.

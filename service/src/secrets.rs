@@ -41,3 +41,12 @@ pub fn read(dir: &Path, name: &str) -> Result<Secret, SecretFault> {
         Err(reason) => Err(SecretFault { path, reason }),
     }
 }
+
+/// The same, or what an environment variable of an earlier deployment holds where there is no file.
+pub fn read_or(dir: &Path, name: &str, variable: &str) -> Result<Secret, SecretFault> {
+    let from_file = read(dir, name);
+    match figment::providers::Env::var(variable) {
+        Some(text) if from_file.is_err() => Ok(Secret(text)),
+        _ => from_file,
+    }
+}

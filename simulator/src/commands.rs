@@ -4,20 +4,21 @@ use crate::{
     Shared,
     chain::Beginning,
     session::{Over, Session, beginning},
-    simulated::plan,
     timing::Timing,
 };
+use building::simulate::{plan, wanted};
 use domain::{
     Batch, Deletion, Revision, Timestamp,
     model::Poller,
-    simulator::{Ask, Command, EventType, Pace, Scope, SimulatorConfig, State, Status},
-    tags::TagValue,
+    simulator::{Ask, Command, EventType, Pace, Scope, SimulatorConfig, State, Status, check_note},
 };
 use nats::{
+    Author, Wire,
     micro::{Refusal, Request},
-    registry::{self, Wanted},
+    model::ModelFault,
+    registry::{self, RegistryFault},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
 /// Why something was not done.
@@ -42,7 +43,7 @@ impl From<Refusal> for Denied {
 
 /// Does what a request asks, and answers it.
 pub(crate) async fn answer(session: &mut Session, request: Request<Ask>) -> Result<(), Over> {
-    let done = match obey(session, &request.ask).await {
+    let done = match obey(session, &request.ask, request.author.as_ref()).await {
         Ok(()) => Ok(state(session)),
         Err(Denied::No(refusal)) => Err(refusal),
         Err(Denied::Over) => return Err(Over),
@@ -51,14 +52,21 @@ pub(crate) async fn answer(session: &mut Session, request: Request<Ask>) -> Resu
     Ok(())
 }
 
-async fn obey(session: &mut Session, ask: &Ask) -> Result<(), Denied> {
+async fn obey(session: &mut Session, ask: &Ask, author: Option<&Author>) -> Result<(), Denied> {
     let command = match ask {
         Ask::State | Ask::Health => return Ok(()),
+        Ask::Note { event_type, message, details } => {
+            return note(session, *event_type, message, details).await;
+        }
         Ask::Start { .. } => Command::Start,
         Ask::Stop => Command::Stop,
         Ask::Reset { .. } => Command::Reset,
         Ask::Configure { .. } => Command::Configure,
     };
+    if let Some(Author { who, request_id }) = author {
+        let (simulator, order) = (session.saved.id.0, command.as_str());
+        tracing::info!(simulator, order, by = who, request_id, "told");
+    }
     // An order is only taken where it is known what the last message led to. Stopping needs no
     // message: whoever waits for the stream can be told to stop.
     if !session.settled() && command != Command::Stop {
@@ -70,11 +78,11 @@ async fn obey(session: &mut Session, ask: &Ask) -> Result<(), Denied> {
     let allowed = session.status().allows(command);
     allowed.map_err(|forbidden| Refusal::new(409, forbidden.to_string()))?;
     match ask {
-        Ask::State | Ask::Health => Ok(()),
+        Ask::State | Ask::Health | Ask::Note { .. } => Ok(()),
         Ask::Start { pace } => start(session, *pace).await,
         Ask::Stop => stop(session).await,
         Ask::Reset { scope, from, confirm } => reset(session, *scope, *from, *confirm).await,
-        Ask::Configure { config } => Ok(configure(session, config).await?),
+        Ask::Configure { config } => Ok(configure(session, config, author).await?),
     }
 }
 
@@ -99,6 +107,22 @@ async fn keep(session: &mut Session, before: (Status, Timing, Pace)) -> Result<(
 
 fn now_is(session: &Session) -> (Status, Timing, Pace) {
     (session.saved.status, session.timing, session.saved.pace)
+}
+
+/// Adds a line of the asker's to the log. It changes nothing else, so every status allows it.
+async fn note(
+    session: &mut Session,
+    event_type: EventType,
+    message: &str,
+    details: &Value,
+) -> Result<(), Denied> {
+    check_note(message, details).map_err(invalid)?;
+    session.note(event_type, message.to_owned(), details.clone());
+    if session.save().await? {
+        return Ok(());
+    }
+    session.log.take_back();
+    Err(away(session).into())
 }
 
 async fn start(session: &mut Session, pace: Option<Pace>) -> Result<(), Denied> {
@@ -195,47 +219,41 @@ fn tombstone(session: &Session, from: Timestamp) -> Batch {
     Batch { groups: Vec::new(), deletions: vec![deletion], ..Batch::default() }
 }
 
-async fn configure(session: &mut Session, config: &SimulatorConfig) -> Result<(), Refusal> {
-    give_config(&session.shared, &session.poller, config).await
+async fn configure(
+    session: &mut Session,
+    config: &SimulatorConfig,
+    author: Option<&Author>,
+) -> Result<(), Refusal> {
+    give_config(&session.shared, &session.poller, config, author).await
 }
 
-/// Gives a simulator another configuration; whoever runs it adopts it.
+/// Gives a simulator another configuration, on the asker's behalf; whoever runs it adopts it.
 pub(crate) async fn give_config(
     shared: &Shared,
     poller: &Poller,
     config: &SimulatorConfig,
+    author: Option<&Author>,
 ) -> Result<(), Refusal> {
-    config.check().map_err(invalid)?;
     let wanted = wanted(&plan(config).map_err(|why| invalid(why.to_string()))?);
     let text = serde_json::to_string(config).map_err(|error| invalid(error.to_string()))?;
-    let poller = registry::configure_poller(&shared.wire, poller, text, &wanted);
-    poller.await.map_err(|fault| Refusal::new(503, fault.to_string()))?;
-    Ok(())
+    let wire = Wire { author: author.cloned().map(Into::into), ..shared.wire.clone() };
+    let done = registry::configure_poller(&wire, poller, text, &wanted).await;
+    done.map(drop).map_err(|fault| refusal(&fault))
 }
 
-/// The entities of a building, as the registry wants them.
-pub fn wanted(plan: &building::Plan) -> Vec<Wanted> {
-    let entities = plan.entities().iter();
-    let mut wanted: Vec<Wanted> = entities
-        .map(|entity| Wanted {
-            key: entity.key.clone(),
-            name: entity.name.clone(),
-            tags: entity.tags.clone(),
-        })
-        .collect();
-    for point in plan.points() {
-        let tags = &mut wanted[point.entity].tags;
-        let text = |text: &str| TagValue::Str(text.to_owned());
-        tags.insert("kind".to_owned(), text(point.kind.haystack()));
-        if let Some(unit) = &point.unit {
-            tags.insert("unit".to_owned(), text(unit));
-        }
-        // It has a history and a current value (Project Haystack, points).
-        for marker in ["his", "cur"] {
-            tags.insert(marker.to_owned(), TagValue::Marker);
-        }
+/// What the asker is told of a configuration that was not written; what the server said stays here.
+fn refusal(fault: &RegistryFault) -> Refusal {
+    if let RegistryFault::Model(ModelFault::Conflict(_)) = fault {
+        return Refusal::new(
+            409,
+            "somebody else changes it at the same time; look at it and repeat",
+        );
     }
-    wanted
+    if fault.is_outage() {
+        tracing::warn!(%fault, "a configuration could not be written");
+        return Refusal::new(503, "the model can't be written now; try again");
+    }
+    invalid(fault.to_string())
 }
 
 /// What it says of itself.
@@ -262,6 +280,10 @@ fn state(session: &Session) -> State {
             ("readings".to_owned(), made.readings),
             ("messages".to_owned(), made.messages),
             ("gap_fills".to_owned(), made.gaps),
+            ("publishes".to_owned(), made.publishes),
+            ("publish_micros".to_owned(), made.publish_micros),
         ]),
+        created_at: Some(saved.created_at),
+        updated_at: Some(saved.updated_at),
     }
 }

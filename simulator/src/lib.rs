@@ -15,11 +15,9 @@ mod commands;
 mod live;
 mod owner;
 mod session;
-pub mod simulated;
+mod simulated;
 mod tenure;
 mod timing;
-
-pub use commands::wanted;
 
 use anyhow::Context;
 use domain::{

@@ -13,7 +13,10 @@ use domain::{
     model::Poller,
     simulator::{Ask, EventType, Status},
 };
-use nats::micro::{Request, Served};
+use nats::{
+    PublishFault,
+    micro::{Request, Served},
+};
 use serde_json::json;
 use std::{sync::Arc, time::Duration};
 use store::simulator::{Saved, Saving};
@@ -23,7 +26,18 @@ pub(crate) use open::{Opened, beginning, open};
 pub(crate) use waits::{Waits, hold_name};
 
 /// What can be told to a simulator.
-const VERBS: [&str; 6] = ["start", "stop", "reset", "configure", "state", "health"];
+const VERBS: [&str; 7] = ["start", "stop", "reset", "configure", "state", "health", "note"];
+
+/// Why a simulator waits, for anybody to read.
+const DATABASE_AWAY: &str = "the state database takes nothing";
+const STREAM_AWAY: &str = "the stream takes nothing";
+const STREAM_FULL: &str = "the stream is full: it holds its maximum bytes";
+
+/// Why the stream takes nothing, as anybody may read it.
+fn stream_says(fault: &PublishFault) -> &'static str {
+    // The server gives a full stream no code of its own.
+    if fault.to_string().contains("maximum bytes") { STREAM_FULL } else { STREAM_AWAY }
+}
 
 /// The session is over: somebody else has the lease, or nobody needs it any more.
 pub(crate) struct Over;
@@ -67,6 +81,9 @@ pub(crate) struct Made {
     pub(crate) readings: u64,
     pub(crate) messages: u64,
     pub(crate) gaps: u64,
+    /// Messages that the stream took, and how long it took for all of them.
+    pub(crate) publishes: u64,
+    pub(crate) publish_micros: u64,
 }
 
 /// Requests to a simulator.
@@ -85,7 +102,7 @@ impl Session {
         match open::serve(&self.shared, self.saved.id).await {
             Ok(served) => Some(served),
             Err(refusal) => {
-                self.hold(refusal.text);
+                self.hold("its requests can't be served", &refusal.text);
                 None
             }
         }
@@ -142,7 +159,7 @@ impl Session {
             return Err(Over);
         }
         let Ok(memory) = rmp_serde::to_vec(&self.memory) else {
-            self.hold("its memory can't be written".to_owned());
+            self.hold("its memory can't be written", "a fault of this program, please report it");
             return Ok(false);
         };
         let saved = Saved {
@@ -151,6 +168,7 @@ impl Session {
             totalizers: self.memory.totalizers(),
             status: self.status(),
             memory,
+            updated_at: self.shared.clock.now(),
             ..self.saved.clone()
         };
         let done =
@@ -158,13 +176,14 @@ impl Session {
         match done.await {
             Ok(Saving::Done) => {
                 self.unsaved = false;
+                self.saved.updated_at = saved.updated_at;
                 self.log.saved(&self.shared, &self.poller);
                 self.moving();
                 Ok(true)
             }
             Ok(Saving::Fenced) => Err(Over),
             Err(fault) => {
-                self.hold(format!("state database: {fault}"));
+                self.hold(DATABASE_AWAY, &fault.to_string());
                 Ok(false)
             }
         }
@@ -194,8 +213,9 @@ impl Session {
         }
     }
 
-    pub(crate) fn hold(&mut self, why: String) {
-        self.waits.note(&self.shared, self.saved.id, why);
+    /// Waits for something: `why` as anybody may read it, and its cause for whoever runs the platform.
+    pub(crate) fn hold(&mut self, why: &str, cause: &str) {
+        self.waits.note(&self.shared, self.saved.id, why, cause);
     }
 
     pub(crate) fn note(&mut self, what: EventType, text: String, details: serde_json::Value) {

@@ -13,6 +13,7 @@ pub mod pgpass;
 pub mod read;
 pub mod simulator;
 pub mod verify;
+pub mod view;
 pub mod write;
 
 pub use connect::{Database, Limits, Login};

@@ -1,6 +1,9 @@
 //! Migrations of building data and simulator state: embedded, forward-only, safe twice and by two at once.
 
-use crate::{connect::Database, fault::Fault};
+use crate::{
+    connect::Database,
+    fault::{Fault, Verdict},
+};
 use sqlx::migrate::{MigrateError, Migrator};
 use std::time::Duration;
 
@@ -48,7 +51,21 @@ pub async fn run_state(database: &Database) -> Result<(), MigrateFault> {
     migrate(database, state()).await
 }
 
+/// Tries where a migration and a service that runs lock the same tables in another order.
+const TRIES: u32 = 5;
+
 async fn migrate(database: &Database, migrator: Migrator) -> Result<(), MigrateFault> {
+    let mut left = TRIES;
+    loop {
+        left -= 1;
+        match migrate_once(database, &migrator).await {
+            Err(MigrateFault::Database(fault)) if fault.verdict == Verdict::Again && left > 0 => {}
+            done => return done,
+        }
+    }
+}
+
+async fn migrate_once(database: &Database, migrator: &Migrator) -> Result<(), MigrateFault> {
     let mut connection = database.borrow().await?;
     let limit = PATIENCE.as_millis();
     let limits = format!("set statement_timeout = {limit}; set lock_timeout = {limit}");

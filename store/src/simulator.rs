@@ -51,6 +51,10 @@ pub struct Saved {
     pub memory: Vec<u8>,
     /// The epoch under which it was saved; [`save`] is told the one to save under.
     pub epoch: u64,
+    /// When it was saved first.
+    pub created_at: Timestamp,
+    /// When it was saved last.
+    pub updated_at: Timestamp,
 }
 
 /// What became of a write.
@@ -67,7 +71,7 @@ pub async fn load(database: &Database, id: SimulatorId) -> Result<Option<Saved>,
     let mut connection = database.borrow().await?;
     let row = sqlx::query(
         "select service_name, last_run_timestamp, totalizers, status, config, error_message, \
-             pace, run, begun_at, changed, lineage, memory, epoch \
+             pace, run, begun_at, changed, lineage, memory, epoch, created_at, updated_at \
              from core.simulator_state where simulator_id = $1",
     )
     .bind(id.0)
@@ -100,6 +104,8 @@ fn read(id: SimulatorId, row: &sqlx::postgres::PgRow) -> Result<Saved, Fault> {
         changed: row.try_get("changed")?,
         memory: row.try_get("memory")?,
         epoch: row.try_get::<i64, _>("epoch")? as u64,
+        created_at: moment(row, "created_at")?,
+        updated_at: moment(row, "updated_at")?,
     })
 }
 
@@ -150,15 +156,15 @@ async fn upsert(held: &mut PgConnection, epoch: u64, saved: &Saved) -> sqlx::Res
     let done = sqlx::query(
         "insert into core.simulator_state as s (simulator_id, service_name, last_run_timestamp, \
              totalizers, status, config, error_message, epoch, run, pace, memory, begun_at, changed, \
-             lineage) \
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) \
+             lineage, created_at, updated_at) \
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16) \
          on conflict (simulator_id) do update set service_name = excluded.service_name, \
              last_run_timestamp = excluded.last_run_timestamp, totalizers = excluded.totalizers, \
              status = excluded.status, config = excluded.config, \
              error_message = excluded.error_message, epoch = excluded.epoch, run = excluded.run, \
              pace = excluded.pace, memory = excluded.memory, \
              begun_at = excluded.begun_at, changed = excluded.changed, \
-             lineage = excluded.lineage, updated_at = now() \
+             lineage = excluded.lineage, updated_at = excluded.updated_at \
          where s.epoch <= excluded.epoch",
     )
     .bind(saved.id.0)
@@ -175,6 +181,8 @@ async fn upsert(held: &mut PgConnection, epoch: u64, saved: &Saved) -> sqlx::Res
     .bind(saved.begun_at.to_chrono())
     .bind(saved.changed)
     .bind(saved.lineage.cast_signed())
+    .bind(saved.created_at.to_chrono())
+    .bind(saved.updated_at.to_chrono())
     .execute(held)
     .await?;
     Ok(done.rows_affected() == 1)
@@ -219,23 +227,46 @@ pub struct Logged {
     pub activity: Activity,
 }
 
-/// The last `limit` lines behind number `after`, in order.
+/// Which lines of an activity log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Lines {
+    /// Behind this number.
+    pub after: i64,
+    /// Not before this moment.
+    pub from: Option<Timestamp>,
+    /// Before this moment.
+    pub to: Option<Timestamp>,
+    /// Of this kind.
+    pub event_type: Option<EventType>,
+    /// The first of them, instead of the last.
+    pub first: bool,
+}
+
+/// So many lines of a simulator's log, in order.
 pub async fn activities(
     database: &Database,
     id: SimulatorId,
-    after: i64,
+    lines: &Lines,
     limit: i64,
 ) -> Result<Vec<Logged>, Fault> {
     let mut connection = database.borrow().await?;
-    let rows = sqlx::query(
+    let direction = if lines.first { "asc" } else { "desc" };
+    let sql = format!(
         "select * from (select id, timestamp, event_type, message, details \
              from core.simulator_activity_log where simulator_id = $1 and id > $2 \
-             order by id desc limit $3) as newest order by id",
-    )
-    .bind(id.0)
-    .bind(after)
-    .bind(limit)
-    .fetch_all(&mut *connection.held);
+             and ($4::timestamptz is null or timestamp >= $4) \
+             and ($5::timestamptz is null or timestamp < $5) \
+             and ($6::text is null or event_type = $6) \
+             order by id {direction} limit $3) as chosen order by id"
+    );
+    let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
+        .bind(id.0)
+        .bind(lines.after)
+        .bind(limit)
+        .bind(lines.from.map(Timestamp::to_chrono))
+        .bind(lines.to.map(Timestamp::to_chrono))
+        .bind(lines.event_type.map(EventType::as_str))
+        .fetch_all(&mut *connection.held);
     let rows = answered(database.patience(false), rows).await?;
     connection.give_back();
     rows.iter().map(|row| logged(id, row)).collect()

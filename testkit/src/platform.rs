@@ -115,6 +115,12 @@ impl Platform {
         fs::write(&self.config, text).expect("the folder is ours");
     }
 
+    /// The first admin's key at the API.
+    pub fn admin_key(&self) -> String {
+        let file = self.folder.join("secrets").join("api-admin-key");
+        fs::read_to_string(file).expect("`migrate --seed` wrote it").trim().to_owned()
+    }
+
     /// The configuration file.
     pub fn config(&self) -> &Path {
         &self.config
@@ -137,7 +143,7 @@ impl Platform {
 
     /// The same with settings (`key=value`).
     pub fn instance_with(&self, role: &str, name: &str, settings: &[String]) -> Process {
-        let instance = format!("{role}.instance={name}");
+        let instance = format!("{}.instance={name}", section(role));
         self.start_named(role, &[&[instance], settings].concat(), name, None)
     }
 
@@ -155,7 +161,7 @@ impl Platform {
         let config = self.config.display().to_string();
         let log = self.folder.join(format!("{name}.log"));
         // Port 0: health is asked of nobody here, and two of a kind may run.
-        let http = format!("{role}.http=127.0.0.1:0");
+        let http = format!("{}.http=127.0.0.1:0", section(role));
         let mut arguments = vec!["--config", &config, "--set", &http];
         arguments.extend(settings.iter().flat_map(|setting| ["--set", setting]));
         arguments.push(role);
@@ -236,6 +242,11 @@ impl Platform {
         let status = child.wait().await.expect("our child");
         assert!(status.success(), "mosquitto_pub: {status}");
     }
+}
+
+/// The section of a role's settings.
+fn section(role: &str) -> &str {
+    if role == "control-api" { "api" } else { role }
 }
 
 fn copy_files(from: &Path, to: &Path) {

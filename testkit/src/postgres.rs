@@ -184,6 +184,16 @@ impl Database {
         self.roles.url(roles::SIMULATOR, &self.name)
     }
 
+    /// How to sign in as `haystack_api`.
+    pub fn api(&self) -> PgConnectOptions {
+        self.roles.api(&self.name)
+    }
+
+    /// `postgresql://haystack_api@127.0.0.1:port/name`.
+    pub fn api_url(&self) -> String {
+        self.roles.url(roles::API, &self.name)
+    }
+
     /// The `pgpass` file with the passwords of all roles.
     pub fn passfile(&self) -> &Path {
         &self.passfile

@@ -2,6 +2,7 @@
 
 use super::{
     clocks::Told,
+    codec,
     size::{MAX_GROUP_BYTES, group_bytes},
 };
 use domain::{
@@ -143,7 +144,11 @@ pub(super) fn normalize_entry(
         };
         return Ok(Outcome::dead(Reason::NotAPart, cut(why)));
     }
-    match normalize(&profile.definition, &entry.payload, entry.received_at, &known.limits) {
+    let payload = match codec::as_json(&entry.content_type, &entry.payload) {
+        Ok(payload) => payload,
+        Err(why) => return Ok(Outcome::dead(Reason::NotJson, cut(why))),
+    };
+    match normalize(&profile.definition, &payload, entry.received_at, &known.limits) {
         Err(fault) => Ok(Outcome::dead(fault.reason, cut(fault.detail))),
         Ok(normalized) => {
             let unknown = profile.definition.logical_devices.as_ref().map(|rule| rule.unknown);

@@ -3,10 +3,12 @@
 #![expect(clippy::unwrap_used, reason = "a test that can't go on panics")]
 #![expect(unreachable_pub, reason = "modules of one test binary")]
 
+mod api;
 mod archive;
 mod bridge;
 mod chunks;
 mod clients;
+mod containers;
 mod crash;
 mod devices;
 mod ingest;

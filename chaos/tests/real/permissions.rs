@@ -31,13 +31,14 @@ impl Line {
         let text = format!("{command}\r\nPING\r\n");
         self.write.write_all(text.as_bytes()).await.expect("it reads");
         let mut refused = false;
-        while let Some(line) = self.read.next_line().await.expect("it answers") {
-            refused |= line.starts_with("-ERR");
-            if line == "PONG" {
-                break;
+        loop {
+            match self.read.next_line().await {
+                Ok(Some(line)) if line == "PONG" => return refused,
+                Ok(Some(line)) => refused |= line.starts_with("-ERR"),
+                // It hangs up on strangers, sometimes before what it says has arrived.
+                Ok(None) | Err(_) => return true,
             }
         }
-        refused
     }
 
     async fn may_publish(&mut self, subject: &str) -> bool {

@@ -5,7 +5,7 @@ use anyhow::{Context, Result};
 use domain::SimulatorId;
 use service::Config;
 use std::{process::ExitCode, time::Duration};
-use store::simulator::{Logged, activities};
+use store::simulator::{Lines, Logged, activities};
 
 /// How often the log is looked at again.
 const EVERY: Duration = Duration::from_millis(500);
@@ -25,7 +25,10 @@ pub(super) async fn show(
     let mut last = 0;
     let mut most = limit.min(MOST);
     loop {
-        for logged in activities(&database, id, last, most.into()).await? {
+        for logged in
+            activities(&database, id, &Lines { after: last, ..Lines::default() }, most.into())
+                .await?
+        {
             last = logged.id;
             print(&logged, json)?;
         }

@@ -1,7 +1,7 @@
 //! Buildings' descriptions, and simulators in a line.
 
 use anyhow::{Context, Result};
-use building::Plan;
+use building::{Plan, simulate};
 use domain::{
     OrgKey,
     model::SIMULATOR,
@@ -35,11 +35,6 @@ pub(super) fn check(file: Option<&Path>) -> Result<ExitCode> {
     let plan = Plan::read(&read_or_default(file)?)?;
     println!("{}", plan.summary());
     Ok(ExitCode::SUCCESS)
-}
-
-/// The name of a building's site.
-pub(super) fn site(plan: &Plan) -> String {
-    plan.entities().first().map_or_else(String::new, |site| site.name.clone())
 }
 
 /// What a simulator does, and at what pace where that is not the clock's.
@@ -76,9 +71,10 @@ pub(crate) async fn demonstration(wire: &Wire, org: &OrgKey) -> Result<()> {
         history_hours: HISTORY_HOURS,
         begins: None,
         autostart: true,
+        database_config: None,
     };
-    let plan = simulator::simulated::plan(&config)?;
-    let (text, wanted) = (serde_json::to_string(&config)?, simulator::wanted(&plan));
-    registry::add_poller(wire, org, SIMULATOR, site(&plan), text, &wanted).await?;
+    let plan = simulate::plan(&config)?;
+    let (text, wanted) = (serde_json::to_string(&config)?, simulate::wanted(&plan));
+    registry::add_poller(wire, org, SIMULATOR, simulate::site(&plan), text, &wanted).await?;
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use super::{found, progress, start};
 use anyhow::{Context, Result};
-use building::Plan;
+use building::{Plan, simulate};
 use clap::Args;
 use domain::{
     Clock, OrgKey, SystemClock,
@@ -55,8 +55,9 @@ pub(super) async fn run(wire: &Wire, args: &LoadArgs) -> Result<ExitCode> {
         history_hours: 0,
         begins: Some(begins),
         autostart: false,
+        database_config: None,
     };
-    let (text, wanted) = (serde_json::to_string(&config)?, simulator::wanted(&plan));
+    let (text, wanted) = (serde_json::to_string(&config)?, simulate::wanted(&plan));
     println!("registering {} entities", wanted.len());
     let name = format!("Load of {points} points");
     let poller = registry::add_poller(wire, &args.org, SIMULATOR, name, text, &wanted).await?;

@@ -6,7 +6,7 @@ use super::{
     ports::{self, Ports},
     stack::shell,
 };
-use crate::Globals;
+use crate::{Globals, migrate::ADMIN_KEY};
 use domain::TargetName;
 use service::{Config, config};
 use std::process::ExitCode;
@@ -38,12 +38,16 @@ fn variables(config: &Config) -> Vec<(&'static str, String)> {
         let name = TargetName::parse(name).ok()?;
         config.targets.get(&name).map(|target| target.owner_url().to_owned())
     };
+    let scheme = if config.api.tls_cert.is_some() { "https" } else { "http" };
+    let key = config.secrets.dir.join(ADMIN_KEY);
     let all = [
         ("HAYSTACK_NATS_URL", Some(config.nats.url.clone())),
         ("HAYSTACK_MQTT_URL", Some(config.mqtt.url.clone())),
         ("HAYSTACK_PRIMARY_URL", target("primary")),
         ("HAYSTACK_SECONDARY_URL", target("secondary")),
         ("HAYSTACK_STATE_URL", config.state.owner_url().map(str::to_owned)),
+        ("HAYSTACK_API_URL", Some(format!("{scheme}://{}", config.api.http))),
+        ("HAYSTACK_API_KEY_FILE", Some(key.display().to_string())),
         ("PGPASSFILE", Some(config.pgpass().display().to_string())),
     ];
     all.into_iter().filter_map(|(key, value)| Some((key, value?))).collect()

@@ -12,7 +12,7 @@ use std::{
 /// Where the ports are remembered.
 const FILE: &str = "ports.json";
 /// What listens, and where it does when nobody else is there.
-const KNOWN: [(&str, u16); 10] = [
+const KNOWN: [(&str, u16); 11] = [
     ("nats", 4222),
     ("mosquitto", 1883),
     ("postgres-primary", 5432),
@@ -20,6 +20,7 @@ const KNOWN: [(&str, u16); 10] = [
     ("bridge", 8001),
     ("ingest", 8002),
     ("simulator", 8003),
+    ("control-api", 8000),
     (MQTTS, 8883),
     (MQTT_WS, 8083),
     (MQTT_WSS, 8084),

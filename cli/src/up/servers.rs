@@ -163,7 +163,7 @@ impl Servers {
         format!(
             "{head}\n[secrets]\ndir = {secrets}\n\n[nats]\nurl = \"{}\"\n\n[mqtt]\nurl = \"{}\"\n\
              {}{}\n[state]\nurl = \"{}\"\nowner_url = \"{}\"\n\n[bridge]\nhttp = \"127.0.0.1:{}\"\n\n[ingest]\nhttp = \
-             \"127.0.0.1:{}\"\n\n[simulator]\nhttp = \"127.0.0.1:{}\"\n",
+             \"127.0.0.1:{}\"\n\n[simulator]\nhttp = \"127.0.0.1:{}\"\n\n[api]\nhttp = \"127.0.0.1:{}\"\n",
             self.nats.url(),
             self.mosquitto.url(),
             target("primary", primary, true),
@@ -173,6 +173,7 @@ impl Servers {
             ports.of("bridge"),
             ports.of("ingest"),
             ports.of("simulator"),
+            ports.of("control-api"),
         )
     }
 }

@@ -19,7 +19,7 @@ use std::{
 };
 
 /// Services, in the order of starting and stopping.
-const ROLES: [&str; 3] = ["bridge", "ingest", "simulator"];
+const ROLES: [&str; 4] = ["bridge", "ingest", "simulator", "control-api"];
 /// How long a service that runs may take until it waits for nothing.
 const READY_LIMIT: Duration = Duration::from_secs(10);
 /// Names that would lead the services away from the servers that `up` started.
@@ -33,7 +33,7 @@ pub(crate) fn patterns(folder: &Folder) -> Vec<Pattern> {
         arguments: vec![vec![folder.config().into_os_string(), name.into()]],
         ending: Ending::SERVICE,
     };
-    ["bridge", "ingest", "simulator", "migrate"].map(pattern).into()
+    ["control-api", "bridge", "ingest", "simulator", "migrate"].map(pattern).into()
 }
 
 /// This binary with a role and the configuration.

@@ -8,7 +8,7 @@ use super::{
     servers::{Doorstep, Servers, Started},
     services::{self, Binary},
 };
-use crate::Globals;
+use crate::{Globals, migrate::ADMIN_KEY};
 use anyhow::Result;
 use local::secret;
 use std::path::{Path, PathBuf};
@@ -70,7 +70,8 @@ impl Stack {
 }
 
 fn how_to_try(folder: &Folder, globals: &Globals, ports: &Ports) -> String {
-    let mqtt = ports.of("mosquitto");
+    let (mqtt, api) = (ports.of("mosquitto"), ports.of("control-api"));
+    let key = shell(&folder.secrets().join(ADMIN_KEY).to_string_lossy());
     let primary = ports.of("postgres-primary");
     let pgpass = shell(&folder.secrets().join("pgpass").to_string_lossy());
     let haystack = haystack(&globals.data_dir);
@@ -80,6 +81,9 @@ fn how_to_try(folder: &Folder, globals: &Globals, ports: &Ports) -> String {
   mosquitto_pub -h 127.0.0.1 -p {mqtt} -q 1 -t devices/TS-001-2024/telemetry -m "{{\"ts\":\"$(date -u +%FT%TZ)\",\"temperature\":21.5,\"humidity\":40.2}}"
 
   PGPASSFILE={pgpass} psql postgresql://haystack@127.0.0.1:{primary}/haystack -c 'select * from core.values_demo_current'
+
+  curl -H "X-API-Key: $(cat {key})" http://127.0.0.1:{api}/simulator/config
+                           the API; it shows all of itself on http://127.0.0.1:{api}/docs
 
   {haystack} pki issue device TS-001-2024    a certificate, and how to send with it
   {haystack} demo      a few devices that keep talking

@@ -4,11 +4,11 @@ use super::{RegistryFault, org_of};
 use crate::{
     Wire,
     counter::{Counter, allocate},
-    model::{get, load, put},
+    model::{ModelFault, get, load, put},
 };
 use domain::{
     EntityId, OrgId, OrgKey, SimulatorId,
-    model::{ACTIVE, Entity, Poller, Record},
+    model::{ACTIVE, Entity, Poller, Record, Wanted},
     simulator::EntityKeys,
     tags::{TagValue, Tags},
 };
@@ -17,17 +17,6 @@ use std::collections::BTreeSet;
 
 /// Entities on their way into `MODEL` at once.
 const WRITES: usize = 64;
-
-/// An entity that a poller wants, with references by key.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Wanted {
-    /// Its name inside the poller.
-    pub key: String,
-    /// Its name for people.
-    pub name: String,
-    /// Its tags; a reference names another key.
-    pub tags: Tags,
-}
 
 /// Registers a poller and its entities.
 pub async fn add_poller(
@@ -49,11 +38,28 @@ pub async fn add_poller(
         config,
         entities: EntityKeys::new(),
     };
-    fits(&poller, wanted)?;
+    poller_fits(&poller, wanted)?;
     poller.id = SimulatorId(allocate(wire, Counter::Poller, 1).await?.start);
-    poller.entities = complete(wire, org, org_id, &EntityKeys::new(), wanted).await?;
-    put(wire, &Record::Poller(Box::new(poller.clone())), 0).await?;
-    Ok(poller)
+    Ok(add_poller_as(wire, poller, wanted).await?.1)
+}
+
+/// The same with a number that was allocated before, and in a status of the caller's. One that is there
+/// under this number is given as it is: the request before this one made it, and its answer was lost.
+/// The poller comes with the sequence of its record.
+pub async fn add_poller_as(
+    wire: &Wire,
+    mut poller: Poller,
+    wanted: &[Wanted],
+) -> Result<(u64, Poller), RegistryFault> {
+    poller_fits(&poller, wanted)?;
+    let subject = Record::Poller(Box::new(poller.clone())).subject().to_string();
+    if let Some((sequence, Record::Poller(found))) = get(wire, &subject).await? {
+        return Ok((sequence, *found));
+    }
+    let known = EntityKeys::new();
+    poller.entities = complete(wire, &poller.org, poller.org_id, &known, wanted).await?;
+    let sequence = put(wire, &Record::Poller(Box::new(poller.clone())), 0).await?;
+    Ok((sequence, poller))
 }
 
 /// Gives a poller another configuration and the entities that it asks for. What it no longer asks
@@ -69,7 +75,7 @@ pub async fn configure_poller(
         return Err(RegistryFault::Taken(format!("there is no poller {}", poller.id)));
     };
     let mut poller = Poller { config, ..*found };
-    fits(&poller, wanted)?;
+    poller_fits(&poller, wanted)?;
     poller.entities = complete(wire, &poller.org, poller.org_id, &poller.entities, wanted).await?;
     put(wire, &Record::Poller(Box::new(poller.clone())), sequence).await?;
     Ok(poller)
@@ -96,11 +102,12 @@ pub async fn set_poller_status(
 }
 
 /// Whether the record can be kept with all its entities, before the first of them is made.
-fn fits(poller: &Poller, wanted: &[Wanted]) -> Result<(), RegistryFault> {
+pub fn poller_fits(poller: &Poller, wanted: &[Wanted]) -> Result<(), RegistryFault> {
     let mut whole = poller.clone();
     whole.entities.extend(wanted.iter().map(|one| (one.key.clone(), EntityId(i32::MAX))));
     let record = Record::Poller(Box::new(whole));
-    record.check().map_err(|fault| RegistryFault::Taken(format!("the poller: {fault}")))
+    let unkeepable = |why| ModelFault::Unkeepable("the poller".to_owned(), why);
+    record.check().map_err(|why| unkeepable(why).into())
 }
 
 /// Makes the entities that have no id yet, before the record that names them: a database that

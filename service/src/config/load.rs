@@ -149,9 +149,20 @@ fn cognito(figment: Figment) -> Figment {
         .or_else(|| pool.split_once('_').map(|(region, _)| region.to_owned()))
         .unwrap_or_default();
     let issuer = format!("https://cognito-idp.{region}.amazonaws.com/{pool}");
-    let settings =
-        super::Issuer { issuer, audiences: vec![client], jwks_url: None, device_claim: None };
-    figment.merge(Serialized::default("auth.issuers.cognito", settings))
+    let settings = super::Issuer {
+        issuer,
+        audiences: vec![client.clone()],
+        jwks_url: None,
+        device_claim: None,
+    };
+    let mut figment = figment.merge(Serialized::default("auth.issuers.cognito", settings));
+    if let Some(username) = Env::var("COGNITO_USERNAME") {
+        let url = format!("https://cognito-idp.{region}.amazonaws.com/");
+        let (username, scope) = (Some(username), String::new());
+        let account = super::Account { url, client_id: client, username, scope };
+        figment = figment.merge(Serialized::default("auth.account", account));
+    }
+    figment
 }
 
 /// One environment variable under another key.
@@ -282,13 +293,16 @@ fn check_api(config: &Config) -> Result<(), ConfigFault> {
     if api.max_values_bytes > 8 << 20 {
         return invalid("api.max_values_bytes: at most 8388608 is expected".to_owned());
     }
+    let is_unsafe = |url: &str| {
+        let local = ["http://127.0.0.1:", "http://localhost:", "http://[::1]:"];
+        !url.starts_with("https://") && !local.iter().any(|start| url.starts_with(start))
+    };
+    if let Some(account) = config.auth.account.as_ref().filter(|it| is_unsafe(&it.url)) {
+        return invalid(format!("auth.account.url: https:// is expected, found {:?}", account.url));
+    }
     for (name, issuer) in &config.auth.issuers {
         let urls = [Some(&issuer.issuer), issuer.jwks_url.as_ref()];
-        let unsafe_url = |url: &&&String| {
-            let local = ["http://127.0.0.1:", "http://localhost:", "http://[::1]:"];
-            !url.starts_with("https://") && !local.iter().any(|start| url.starts_with(start))
-        };
-        if let Some(url) = urls.iter().flatten().find(unsafe_url) {
+        if let Some(url) = urls.iter().flatten().find(|url| is_unsafe(url)) {
             return invalid(format!(
                 "auth.issuers.{name}: https:// is expected, found {url:?} (http only on this machine)"
             ));

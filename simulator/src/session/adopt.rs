@@ -31,7 +31,7 @@ impl Session {
             return;
         }
         let adopted = config_of(&poller).and_then(|config| {
-            let simulated = simulated(&config, &poller).map_err(|why| why.to_string())?;
+            let simulated = simulated(&config, &poller)?;
             Ok((config, simulated))
         });
         match adopted {

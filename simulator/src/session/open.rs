@@ -1,15 +1,10 @@
 //! How a session begins: with what was saved, however long the database is away.
 
-use super::{Made, Requests, Session, VERBS, Waits, next};
+use super::{DATABASE_AWAY, Made, Requests, Session, VERBS, Waits, next};
 use crate::{
-    Shared,
-    activity::Log,
-    commands,
-    simulated::{Simulated, Unusable, plan},
-    tenure::Tenure,
-    timing::Timing,
+    Shared, activity::Log, commands, simulated::Simulated, tenure::Tenure, timing::Timing,
 };
-use building::Memory;
+use building::{Memory, simulate};
 use domain::{
     SimulatorId, Timestamp,
     model::Poller,
@@ -36,7 +31,10 @@ pub(crate) async fn open(
             Ok(session) => return session.map(|session| Opened { session, served, order }),
             Err(why) => why,
         };
-        let pause = waits.note(shared, id, why.to_string());
+        let pause = match &why {
+            Unloaded::Away(cause) => waits.note(shared, id, DATABASE_AWAY, cause),
+            Unloaded::Unusable(cause) => waits.note(shared, id, "it can't be run", cause),
+        };
         tokio::select! {
             () = shared.shutdown.cancelled() => return None,
             reset = refuse(shared, id, &mut served, &why), if order.is_none() => order = reset,
@@ -54,14 +52,24 @@ pub(crate) struct Opened {
 }
 
 /// Why a session can't begin.
-#[derive(Debug, thiserror::Error)]
 enum Unloaded {
     /// The database does not answer.
-    #[error("state database: {0}")]
     Away(String),
     /// What was saved can't be run; what `MODEL` says now could be.
-    #[error("{0}; `configure` gives it what it lacks, `reset` begins anew")]
     Unusable(String),
+}
+
+impl Unloaded {
+    /// What an asker is told.
+    fn refusal(&self) -> Refusal {
+        match self {
+            Self::Away(_) => Refusal::new(503, format!("it can't be run yet: {DATABASE_AWAY}")),
+            Self::Unusable(why) => {
+                let remedy = "`configure` gives it what it lacks, `reset` begins anew";
+                Refusal::new(409, format!("it can't be run yet: {why}; {remedy}"))
+            }
+        }
+    }
 }
 
 pub(super) async fn serve(shared: &Shared, id: SimulatorId) -> Result<Requests, Refusal> {
@@ -77,18 +85,18 @@ async fn refuse(
     why: &Unloaded,
 ) -> Option<Request<Ask>> {
     while let Some(request) = next(served).await {
-        let refusal = Refusal::new(503, format!("it can't be run yet: {why}"));
         match (&request.ask, why, shared.poller(id)) {
             (Ask::Reset { confirm: true, from: None, .. }, Unloaded::Unusable(_), _) => {
                 return Some(request);
             }
             (Ask::Configure { config }, Unloaded::Unusable(_), Some(poller)) => {
-                let done = commands::give_config(shared, &poller, config).await;
+                let author = request.author.as_ref();
+                let done = commands::give_config(shared, &poller, config, author).await;
                 let text = "it has its new configuration; whether that helps is seen in a moment";
                 let told = done.err().unwrap_or_else(|| Refusal::new(503, text));
                 request.answer::<State>(Err(told)).await;
             }
-            _ => request.answer::<State>(Err(refusal)).await,
+            _ => request.answer::<State>(Err(why.refusal())).await,
         }
     }
     *served = None;
@@ -112,8 +120,7 @@ async fn load(
             let memory = rmp_serde::from_slice(&saved.memory).map_err(|error| {
                 Unloaded::Unusable(format!("its memory can't be read: {error}"))
             })?;
-            let simulated = simulated(&saved.config, &poller)
-                .map_err(|why| Unloaded::Unusable(why.to_string()))?;
+            let simulated = simulated(&saved.config, &poller).map_err(Unloaded::Unusable)?;
             (saved, memory, simulated)
         }
         None => fresh(shared, &poller, now).map_err(Unloaded::Unusable)?,
@@ -150,21 +157,19 @@ async fn load(
 /// memory that counts for nothing.
 fn rescued(saved: Saved, poller: &Poller) -> Result<(Saved, Memory, Simulated), Unloaded> {
     let config = config_of(poller).map_err(Unloaded::Unusable)?;
-    let simulated =
-        simulated(&config, poller).map_err(|why| Unloaded::Unusable(why.to_string()))?;
+    let simulated = simulated(&config, poller).map_err(Unloaded::Unusable)?;
     let memory = simulated.plan().begin(config.seed, simulated.floor(saved.at));
     let error = Some("what it remembered could not be used".to_owned());
     Ok((Saved { config, status: Status::Error, error, ..saved }, memory, simulated))
 }
 
 pub(super) fn config_of(poller: &Poller) -> Result<SimulatorConfig, String> {
-    let config: SimulatorConfig =
-        serde_json::from_str(&poller.config).map_err(|error| error.to_string())?;
-    config.check().map(|()| config)
+    serde_json::from_str(&poller.config).map_err(|error| error.to_string())
 }
 
-pub(super) fn simulated(config: &SimulatorConfig, poller: &Poller) -> Result<Simulated, Unusable> {
-    Simulated::new(plan(config)?, &poller.entities)
+pub(super) fn simulated(config: &SimulatorConfig, poller: &Poller) -> Result<Simulated, String> {
+    let plan = simulate::plan(config).map_err(|why| why.to_string())?;
+    Simulated::new(plan, &poller.entities).map_err(|why| why.to_string())
 }
 
 fn fresh(
@@ -173,7 +178,7 @@ fn fresh(
     now: Timestamp,
 ) -> Result<(Saved, Memory, Simulated), String> {
     let config = config_of(poller)?;
-    let simulated = simulated(&config, poller).map_err(|why| why.to_string())?;
+    let simulated = simulated(&config, poller)?;
     let at = simulated.floor(beginning(&config, now));
     let memory = simulated.plan().begin(config.seed, at);
     let status = if config.autostart { Status::Running } else { Status::Stopped };
@@ -193,6 +198,8 @@ fn fresh(
         lineage,
         memory: Vec::new(),
         epoch: 0,
+        created_at: now,
+        updated_at: now,
     };
     Ok((saved, memory, simulated))
 }

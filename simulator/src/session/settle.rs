@@ -1,6 +1,6 @@
 //! What is stored and what is saved, brought together; and runs that begin anew.
 
-use super::{Over, Session};
+use super::{Over, Session, stream_says};
 use crate::{
     chain::{Beginning, Link, Step, reconcile},
     timing::Timing,
@@ -33,8 +33,11 @@ impl Session {
         let begun = Instant::now();
         match publish(&self.shared.wire, message).await {
             Ok(stored) => {
-                let took = begun.elapsed().as_secs_f64();
-                metrics::histogram!("haystack_simulator_publish_seconds").record(took);
+                let took = begun.elapsed();
+                self.made.publishes += 1;
+                self.made.publish_micros += took.as_micros() as u64;
+                metrics::histogram!("haystack_simulator_publish_seconds")
+                    .record(took.as_secs_f64());
                 self.last = stored.sequence();
                 self.moving();
                 true
@@ -45,7 +48,7 @@ impl Session {
             }
             Err(fault) => {
                 self.unsure = true;
-                self.hold(fault.to_string());
+                self.hold(stream_says(&fault), &fault.to_string());
                 false
             }
         }
@@ -58,7 +61,7 @@ impl Session {
         let found = match last(&self.shared.wire, TELEMETRY, &subject).await {
             Ok(found) => found,
             Err(fault) => {
-                self.hold(fault.to_string());
+                self.hold(stream_says(&fault), &fault.to_string());
                 return Ok(());
             }
         };

@@ -24,13 +24,20 @@ pub(crate) struct Waits {
 }
 
 impl Waits {
-    /// Notes a reason; how long to wait before the next try.
-    pub(super) fn note(&mut self, shared: &Shared, id: SimulatorId, why: String) -> Duration {
-        if shared.holds.hold(&hold_name(id), &why, shared.clock.now()) {
-            tracing::warn!(simulator = id.0, why, "holding");
+    /// Notes a reason, and its cause for whoever runs the platform; how long to wait before the next try.
+    pub(super) fn note(
+        &mut self,
+        shared: &Shared,
+        id: SimulatorId,
+        why: &str,
+        cause: &str,
+    ) -> Duration {
+        let whole = format!("{why}: {cause}");
+        if shared.holds.hold(&hold_name(id), &whole, shared.clock.now()) {
+            tracing::warn!(simulator = id.0, why = whole, "holding");
         }
         let pause = self.pauses.next_pause();
-        self.why = Some(why);
+        self.why = Some(why.to_owned());
         self.since.get_or_insert_with(Instant::now);
         self.again = Some(Instant::now() + pause);
         pause

@@ -1,0 +1,116 @@
+//! Entities and tags: changed with what was seen, listed page by page.
+
+use super::Api;
+use reqwest::Method;
+use serde_json::json;
+use testkit::Platform;
+
+#[tokio::test]
+async fn a_change_counts_when_it_is_based_on_what_is_there() {
+    let platform = Platform::start("").await;
+    let _ingest = platform.service("ingest");
+    let api = Api::start(&platform).await;
+    let point = api.point(1, "Number").await;
+    let path = format!("/entity/{point}");
+    let seen = api.get(&path).await;
+    let etag = seen.etag.clone().unwrap();
+    let put = |etag: &str, name: &str| {
+        let request = api.request(Method::PUT, &path, &api.admin).header("if-match", etag);
+        let request = request
+            .json(&json!({ "name": name, "tags": { "area": { "value": 2.5, "unit": "m²" } } }));
+        async { api.send(request).await }
+    };
+    let first = put(&etag, "one").await;
+    assert_eq!((first.status, &first.body["name"]), (200, &json!("one")), "{first:?}");
+    assert_eq!(put(&etag, "two").await.status, 412);
+    assert_eq!(put(&etag, "one").await.status, 200, "its own change again");
+    let read = api.get(&path).await;
+    assert_eq!(read.etag, first.etag);
+    assert_eq!(read.body["tags"], json!({ "area": { "value": 2.5, "unit": "m²" } }));
+    assert_eq!(put("nonsense", "x").await.status, 422);
+    assert_eq!(api.delete(&path).await.status, 204);
+    assert_eq!(api.get(&path).await.status, 404);
+    assert_eq!(api.delete(&path).await.status, 404);
+    // A point of a device stays.
+    let (humidity, _) = platform.add_device("TS-9");
+    let refused = api.delete(&format!("/entity/{humidity}")).await;
+    assert_eq!(refused.status, 409, "{refused:?}");
+}
+
+#[tokio::test]
+async fn lists_come_in_pages_and_a_request_that_is_repeated_makes_one() {
+    let platform = Platform::start("").await;
+    let _ingest = platform.service("ingest");
+    let api = Api::start(&platform).await;
+    let org = api.org("many").await;
+    for number in 0..5 {
+        let body = json!({ "org_id": org, "name": format!("e{number}"), "tags": { "site": "M" } });
+        let request = || {
+            let request = api.request(Method::POST, "/entity", &api.admin);
+            request.header("idempotency-key", format!("e{number}")).json(&body)
+        };
+        let made = api.send(request()).await;
+        let again = api.send(request()).await;
+        assert_eq!((made.status, again.status), (201, 201), "{again:?}");
+        assert_eq!(made.body, again.body);
+    }
+    let (mut names, mut path) = (Vec::new(), format!("/entity?org_id={org}&limit=2&tag=site"));
+    loop {
+        let page = api.get(&path).await;
+        assert_eq!(page.status, 200, "{page:?}");
+        let rows = page.body.as_array().unwrap();
+        assert!(rows.len() <= 2);
+        names.extend(rows.iter().map(|row| row["name"].as_str().unwrap().to_owned()));
+        let Some(next) = page.next else { break };
+        path = format!("/entity?org_id={org}&limit=2&tag=site&cursor={next}");
+    }
+    assert_eq!(names, ["e0", "e1", "e2", "e3", "e4"]);
+    assert_eq!(api.get("/entity?limit=0").await.status, 422);
+    assert_eq!(api.get("/entity?cursor=x").await.status, 422);
+    let tag = format!("/tag_def/{org}/chilled");
+    let def = json!({ "value_kind": "Marker", "doc": "cooled" });
+    assert_eq!(api.put(&tag, &def).await.status, 200);
+    assert_eq!(api.get(&tag).await.body["doc"], "cooled");
+    assert_eq!(api.put(&format!("/tag_def/{org}/Bad"), &def).await.status, 422);
+    assert_eq!(api.delete(&tag).await.status, 204);
+    assert_eq!(api.get(&tag).await.status, 404);
+}
+
+#[tokio::test]
+async fn values_are_read_by_range_thinned_out_and_newest() {
+    let platform = Platform::start("").await;
+    let _ingest = platform.service("ingest");
+    let api = Api::start(&platform).await;
+    let point = api.point(1, "Number").await;
+    let values: Vec<_> = (0..120)
+        .map(|n| {
+            super::number(
+                point,
+                &format!("2026-01-01T{:02}:{:02}:00Z", n / 60, n % 60),
+                f64::from(n),
+            )
+        })
+        .collect();
+    let stored = api.post("/bulk/value", &json!({ "org_id": 1, "values": values })).await;
+    assert_eq!(stored.status, 200, "{stored:?}");
+    let day = format!("/value/{point}?from=2026-01-01T00:00:00Z&to=2026-01-02T00:00:00Z");
+    let all = api.get(&day).await;
+    assert_eq!(all.body.as_array().unwrap().len(), 120);
+    let newest = api.get(&format!("{day}&limit=1&newest_first=true")).await;
+    assert_eq!(newest.body[0]["value_n"], 119.0);
+    let hours = api.get(&format!("{day}&every=1h")).await;
+    assert_eq!(
+        hours.body,
+        json!([
+            { "ts": "2026-01-01T00:00:00Z", "count": 60, "min": 0.0, "max": 59.0, "mean": 29.5, "first": 0.0, "last": 59.0 },
+            { "ts": "2026-01-01T01:00:00Z", "count": 60, "min": 60.0, "max": 119.0, "mean": 89.5, "first": 60.0, "last": 119.0 },
+        ])
+    );
+    let current = api.get(&format!("/value?org_id=1&entity_id={point},999999")).await;
+    assert_eq!(current.body.as_array().unwrap().len(), 1);
+    for wrong in ["&every=1y", "&limit=0", "&limit=x", "&from=never"] {
+        let answer = api.get(&format!("{day}{wrong}")).await;
+        assert_eq!(answer.status, 422, "{wrong} {answer:?}");
+    }
+    assert_eq!(api.get("/value/999999").await.status, 404);
+}

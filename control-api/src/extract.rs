@@ -1,0 +1,141 @@
+//! What callers send, read into types; what can't be is told with its place.
+
+use crate::{Api, problem::Problem, shell::hold};
+use axum::{
+    body::{Body, Bytes, HttpBody, to_bytes},
+    extract::{FromRequest, FromRequestParts, Request},
+    http::{StatusCode, header, request::Parts},
+};
+use serde::de::DeserializeOwned;
+use std::time::Duration;
+
+/// Most bytes of a body that has no limit of its own.
+const MAX_BODY: usize = 2 << 20;
+/// How long a body may take.
+const BODY: Duration = Duration::from_secs(20);
+
+/// A JSON body.
+pub(crate) struct Json<T>(pub(crate) T);
+
+impl<T: DeserializeOwned> FromRequest<Api> for Json<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, api: &Api) -> Result<Self, Problem> {
+        require_json(&request)?;
+        let bytes = body(api, request.into_body(), MAX_BODY).await?;
+        json(&bytes).map(Self)
+    }
+}
+
+/// The media type of a body, without parameters, in lower case.
+pub(crate) fn media_type(request: &Request) -> String {
+    let value = request.headers().get(header::CONTENT_TYPE).and_then(|it| it.to_str().ok());
+    let value = value.unwrap_or_default().split(';').next().unwrap_or_default();
+    value.trim().to_ascii_lowercase()
+}
+
+/// Refuses what does not say that it is JSON.
+pub(crate) fn require_json(request: &Request) -> Result<(), Problem> {
+    let media_type = media_type(request);
+    if media_type == "application/json" || media_type.ends_with("+json") {
+        return Ok(());
+    }
+    let detail = "content-type: application/json is expected";
+    Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail))
+}
+
+/// Reads a body, at most so many bytes. What it may take up is kept for it until the request is answered;
+/// who calls is known before, so that nobody else takes that room.
+pub(crate) async fn body(api: &Api, body: Body, most: usize) -> Result<Bytes, Problem> {
+    let size = body.size_hint().exact().map_or(most, |exact| exact.min(most as u64) as usize);
+    let room = api.gate.bodies.clone().try_acquire_many_owned((size >> 10) as u32 + 1);
+    hold(room.map_err(|_| {
+        Problem::away("too many large requests at once; try again soon")
+            .retry_after(Duration::from_secs(1))
+    })?);
+    let read = tokio::time::timeout(BODY, to_bytes(body, most)).await;
+    let slow = || Problem::new(StatusCode::REQUEST_TIMEOUT, "the body took too long");
+    read.map_err(|_| slow())?.map_err(|error| {
+        use std::error::Error;
+        let limit = error.source().is_some_and(|source| source.to_string().contains("limit"));
+        if limit {
+            let detail = format!("the body is larger than {most} bytes");
+            return Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail);
+        }
+        Problem::new(StatusCode::BAD_REQUEST, "the body could not be read")
+    })
+}
+
+/// Reads JSON; says where it is wrong.
+pub(crate) fn json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    let mut from = serde_json::Deserializer::from_slice(bytes);
+    let read = serde_path_to_error::deserialize(&mut from).map_err(|error| {
+        let pointer = pointer(error.path());
+        let inner = error.into_inner();
+        if inner.is_data() {
+            return Problem::field(pointer, told(&inner));
+        }
+        Problem::new(StatusCode::BAD_REQUEST, format!("the body is no JSON: {inner}"))
+    })?;
+    from.end().map_err(|error| {
+        Problem::new(StatusCode::BAD_REQUEST, format!("the body is no JSON: {error}"))
+    })?;
+    Ok(read)
+}
+
+/// Without the place in the text, which the pointer says better.
+fn told(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    let place = format!(" at line {} column {}", error.line(), error.column());
+    text.strip_suffix(&place).unwrap_or(&text).to_owned()
+}
+
+/// A path as a JSON pointer (RFC 6901).
+fn pointer(path: &serde_path_to_error::Path) -> String {
+    use serde_path_to_error::Segment;
+    let segment = |segment: &Segment| match segment {
+        Segment::Seq { index } => format!("/{index}"),
+        Segment::Map { key } => format!("/{}", key.replace('~', "~0").replace('/', "~1")),
+        Segment::Enum { variant } => format!("/{variant}"),
+        Segment::Unknown => "/?".to_owned(),
+    };
+    path.iter().map(segment).collect()
+}
+
+/// Parameters behind the `?`.
+pub(crate) struct Query<T>(pub(crate) T);
+
+impl<T: DeserializeOwned> FromRequestParts<Api> for Query<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Api) -> Result<Self, Problem> {
+        match axum::extract::Query::<T>::try_from_uri(&parts.uri) {
+            Ok(axum::extract::Query(read)) => Ok(Self(read)),
+            Err(rejection) => {
+                use std::error::Error;
+                let why =
+                    rejection.source().map_or_else(|| rejection.to_string(), ToString::to_string);
+                let (name, why) = match why.split_once(": ") {
+                    Some((name, why)) => (name.to_owned(), why.to_owned()),
+                    None => (String::new(), why),
+                };
+                Err(Problem::field(format!("/query/{name}"), why))
+            }
+        }
+    }
+}
+
+/// Parts of the path.
+pub(crate) struct Path<T>(pub(crate) T);
+
+impl<T: DeserializeOwned + Send> FromRequestParts<Api> for Path<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
+        match axum::extract::Path::<T>::from_request_parts(parts, api).await {
+            Ok(axum::extract::Path(read)) => Ok(Self(read)),
+            // Nothing has such a number or name.
+            Err(_) => Err(Problem::not_found("resource")),
+        }
+    }
+}
