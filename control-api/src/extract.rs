@@ -87,7 +87,12 @@ pub(crate) fn json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
 fn told(error: &serde_json::Error) -> String {
     let text = error.to_string();
     let place = format!(" at line {} column {}", error.line(), error.column());
-    text.strip_suffix(&place).unwrap_or(&text).to_owned()
+    let text = text.strip_suffix(&place).unwrap_or(&text);
+    // What a type is called here tells nobody anything.
+    match text.rsplit_once(", expected struct ") {
+        Some((wrong, _)) => format!("{wrong}, expected an object"),
+        None => text.to_owned(),
+    }
 }
 
 /// A path as a JSON pointer (RFC 6901).
@@ -136,6 +141,49 @@ impl<T: DeserializeOwned + Send> FromRequestParts<Api> for Path<T> {
             Ok(axum::extract::Path(read)) => Ok(Self(read)),
             // Nothing has such a number or name.
             Err(_) => Err(Problem::not_found("resource")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde::Deserialize;
+
+    #[derive(Debug, Deserialize)]
+    struct Outer {
+        #[allow(dead_code, reason = "it is only read")]
+        inner: Vec<Inner>,
+    }
+
+    #[derive(Debug, Deserialize)]
+    struct Inner {
+        #[allow(dead_code, reason = "it is only read")]
+        number: i32,
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_with_its_place_and_without_names_of_types() {
+        let told = |text: &str| {
+            let problem = json::<Outer>(text.as_bytes()).unwrap_err();
+            let told = serde_json::to_value(&problem).unwrap();
+            (problem.status(), told["detail"].as_str().unwrap().to_owned())
+        };
+        for (text, status, detail) in [
+            ("7", 422, ": invalid type: integer `7`, expected an object"),
+            (r#"{"inner": [3]}"#, 422, "/inner/0: invalid type: integer `3`, expected an object"),
+            (
+                r#"{"inner": [{"number": "x"}]}"#,
+                422,
+                "/inner/0/number: invalid type: string \"x\", expected i32",
+            ),
+            (r#"{"inner": [{}]}"#, 422, "/inner/0: missing field `number`"),
+        ] {
+            assert_eq!(told(text), (status, detail.to_owned()), "{text}");
+        }
+        for text in ["", "{", r#"{"inner": []} x"#, r#"{"inner": "\ud800"}"#] {
+            let (status, detail) = told(text);
+            assert!(status == 400 && detail.starts_with("the body is no JSON"), "{text} {detail}");
         }
     }
 }

@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use utoipa::openapi::{
     self, Components, Content, Header, Object, ObjectBuilder, PathItem, Ref, RefOr, Response,
     ResponseBuilder, Schema, SchemaFormat, Type,
-    path::Operation,
-    schema::{AnyOf, OneOf},
+    path::{Operation, Parameter},
+    schema::{AnyOf, OneOf, SchemaType},
 };
 
 /// Problems that an operation names by their status alone.
@@ -84,6 +84,11 @@ fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
 }
 
 fn describe(operation: &mut Operation, open: bool, revised: &[String]) {
+    for parameter in operation.parameters.iter_mut().flatten() {
+        if let RefOr::T(Parameter { schema: Some(schema), .. }) = parameter {
+            not_null(schema);
+        }
+    }
     let parameters = operation.parameters.as_deref().unwrap_or_default();
     let of = match (&operation.request_body, parameters) {
         (Some(_), _) => Of::Body,
@@ -91,7 +96,7 @@ fn describe(operation: &mut Operation, open: bool, revised: &[String]) {
         (None, _) => Of::Asked,
     };
     let named = |parameter: &_| match parameter {
-        RefOr::T(openapi::path::Parameter { name, .. }) => CURSORS.contains(&name.as_str()),
+        RefOr::T(Parameter { name, .. }) => CURSORS.contains(&name.as_str()),
         RefOr::Ref(_) => false,
     };
     let paged = parameters.iter().any(named);
@@ -186,6 +191,31 @@ fn revised(components: &Components) -> Vec<String> {
     schemas.filter(|(_, schema)| has(schema)).map(|(name, _)| name.clone()).collect()
 }
 
+/// A parameter is there or it is left out: none is null.
+fn not_null(schema: &mut RefOr<Schema>) {
+    let null = |kind: &Type| *kind == Type::Null;
+    let other = match schema {
+        RefOr::T(Schema::Object(object)) => {
+            if let SchemaType::Array(kinds) = &object.schema_type
+                && let Some(kind) = kinds.iter().find(|kind| !null(kind)).cloned()
+            {
+                object.schema_type = kind.into();
+            }
+            None
+        }
+        RefOr::T(Schema::OneOf(OneOf { items, .. })) => items.iter().find(|item| match item {
+            RefOr::T(Schema::Object(Object { schema_type: SchemaType::Type(kind), .. })) => {
+                !null(kind)
+            }
+            _ => true,
+        }),
+        _ => None,
+    };
+    if let Some(other) = other.cloned() {
+        *schema = other;
+    }
+}
+
 /// An empty list is a list of either kind: `oneOf`, which is what utoipa derives, forbids that.
 fn either_of_both(components: &mut Components, name: &str) {
     let Some(RefOr::T(schema)) = components.schemas.get_mut(name) else { return };
@@ -236,6 +266,20 @@ mod tests {
         assert_eq!(bears("/api/v1/telemetry", "post", "429"), "dq-request-id retry-after");
         assert_eq!(bears("/me", "get", "401"), "dq-request-id www-authenticate");
         assert_eq!(bears("/readyz", "get", "503"), "dq-request-id");
+    }
+
+    #[test]
+    fn no_parameter_is_null() {
+        let document = document();
+        let operations = document["paths"].as_object().unwrap().values();
+        let operations = operations.flat_map(|path| path.as_object().unwrap().values());
+        let parameters = operations.filter_map(|it| it["parameters"].as_array()).flatten();
+        let mut looked_at = 0;
+        for parameter in parameters {
+            assert!(!parameter["schema"].to_string().contains("null"), "{parameter}");
+            looked_at += 1;
+        }
+        assert!(looked_at > 100, "{looked_at}");
     }
 
     #[test]

@@ -309,7 +309,7 @@ async fn write(
 ///
 /// With an `Idempotency-Key`, a request that is repeated makes one.
 #[utoipa::path(post, path = "/asset", tag = "model", request_body = NewAsset,
-    params(("idempotency-key" = Option<String>, Header, description = "Names this request")),
+    params(("idempotency-key" = Option<String>, Header, min_length = 1, max_length = 255, description = "Names this request")),
     responses(
         (status = 201, description = "Made, and applied by the primary", body = AssetView),
         (status = 409, description = "Somebody else was faster"),

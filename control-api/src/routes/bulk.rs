@@ -89,7 +89,7 @@ struct Accepted {
 #[utoipa::path(
     post, path = "/bulk/value", tag = "values", request_body = Bulk,
     params(
-        ("idempotency-key" = Option<String>, Header, description = "Names this request: repeated with the same body within 24 hours it is done once"),
+        ("idempotency-key" = Option<String>, Header, min_length = 1, max_length = 255, description = "Names this request: repeated with the same body within 24 hours it is done once"),
         ("prefer" = Option<String>, Header, description = "`respond-async`: 202 as soon as the stream has them"),
     ),
     responses(

@@ -314,6 +314,8 @@ async fn show_device(
 /// which a gateway speaks `gateway` and `identifier`.
 #[derive(Clone, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({"org_id": 1, "device_id": "TS-002-2024",
+    "device_type": "temperature-sensor", "name": "Lobby"}))]
 struct NewDevice {
     /// Of a logical device its gateway's counts.
     org_id: Option<i32>,

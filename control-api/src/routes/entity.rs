@@ -125,7 +125,7 @@ pub(super) fn plain(pointer: &str, text: String) -> Result<String, Problem> {
 ///
 /// With an `Idempotency-Key`, a request that is repeated makes one.
 #[utoipa::path(post, path = "/entity", tag = "model", request_body = NewEntity,
-    params(("idempotency-key" = Option<String>, Header, description = "Names this request")),
+    params(("idempotency-key" = Option<String>, Header, min_length = 1, max_length = 255, description = "Names this request")),
     responses(
         (status = 201, description = "Made, and applied by the primary", body = EntityView),
         (status = 409, description = "Somebody else was faster"),

@@ -91,15 +91,16 @@ pub(super) enum TextOrJson {
 /// A poller to be made.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({"org_id": 1, "poller_type": "bacnet", "poller_name": "Roof",
+    "config": {"address": "192.0.2.7"}}))]
 struct NewPoller {
     org_id: i32,
     /// Small letters, digits, `_` and `-`. A `simulator` is made by `POST /simulator/config`.
-    #[schema(example = "bacnet", pattern = "^[a-z0-9_-]{1,64}$")]
+    #[schema(pattern = "^[a-z0-9_-]{1,64}$")]
     poller_type: String,
     #[schema(min_length = 1, max_length = 100)]
     poller_name: String,
     /// JSON, as a text or as it is.
-    #[schema(example = json!({"address": "192.0.2.7"}))]
     config: TextOrJson,
     /// Left out: `active`.
     #[schema(pattern = "^[a-z0-9_-]{1,64}$")]
@@ -191,7 +192,7 @@ async fn show_poller(
 ///
 /// With an `Idempotency-Key`, a request that is repeated makes one.
 #[utoipa::path(post, path = "/poller", tag = "simulators", request_body = NewPoller,
-    params(("idempotency-key" = Option<String>, Header, description = "Names this request")),
+    params(("idempotency-key" = Option<String>, Header, min_length = 1, max_length = 255, description = "Names this request")),
     responses(
         (status = 201, description = "Made, and applied by the primary", body = PollerView),
         (status = 409, description = "Somebody else was faster"),

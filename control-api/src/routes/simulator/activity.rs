@@ -38,7 +38,6 @@ pub(in crate::routes) struct ActivityView {
     #[schema(value_type = shape::EventType)]
     pub(super) event_type: &'static str,
     message: String,
-    #[schema(value_type = Object)]
     details: Value,
 }
 
@@ -119,7 +118,6 @@ pub(in crate::routes) struct NewActivity {
     #[schema(min_length = 1, max_length = 4096)]
     message: String,
     /// For programs; left out: `{}`.
-    #[schema(value_type = Option<Object>)]
     details: Option<Value>,
 }
 

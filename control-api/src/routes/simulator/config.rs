@@ -66,7 +66,6 @@ pub(in crate::routes) struct SimulatorView {
     /// The building's description, YAML.
     building_config: String,
     /// As it was given. Nothing follows from it: readings go to the platform's targets.
-    #[schema(value_type = Option<Object>)]
     database_config: Option<Value>,
     /// Minutes between two reports, as the description says.
     interval_minutes: Option<u32>,
@@ -140,6 +139,12 @@ fn blank() -> SimulatorConfig {
 /// A simulator to be made.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({"org_id": 1, "simulator_name": "Hut", "history_hours": 1, "building_config": {
+    "site": {"name": "Hut", "latitude": 52.5, "longitude": 13.4, "time_zone": "Europe/Berlin"},
+    "schedules": {"day": {"from": "08:00", "to": "18:00"}},
+    "ahus": [{"name": "ahu"}],
+    "floors": [{"name": "ground", "ahu": "ahu", "schedule": "day", "zones": {"room": {"area": 40}}}]
+}}))]
 pub(in crate::routes) struct NewSimulator {
     org_id: i32,
     /// No other simulator of the org may have it.
@@ -149,7 +154,6 @@ pub(in crate::routes) struct NewSimulator {
     building_config: TextOrJson,
     /// For clients of an earlier design: given back as it came, and nothing follows from it. Readings go to
     /// the platform's targets.
-    #[schema(value_type = Option<Object>)]
     database_config: Option<Value>,
     /// Minutes between two reports, which divide a day. Where the description says it, it must be the same.
     #[schema(minimum = 1, maximum = 1440)]
@@ -172,7 +176,6 @@ pub(in crate::routes) struct ConfigChange {
     #[schema(min_length = 1, max_length = 100)]
     simulator_name: Option<String>,
     building_config: Option<TextOrJson>,
-    #[schema(value_type = Option<Object>)]
     database_config: Option<Value>,
     #[schema(minimum = 1, maximum = 1440)]
     interval_minutes: Option<u32>,
@@ -221,7 +224,7 @@ pub(in crate::routes) async fn show_simulator(
 /// Its sites, floors, equipment and points become entities. With an `Idempotency-Key`, a request that is
 /// repeated makes one. A mistake in the description is a 422 that names its line.
 #[utoipa::path(post, path = "/simulator/config", tag = "simulators", request_body = NewSimulator,
-    params(("idempotency-key" = Option<String>, Header, description = "Names this request")),
+    params(("idempotency-key" = Option<String>, Header, min_length = 1, max_length = 255, description = "Names this request")),
     responses(
         (status = 201, description = "Made, and applied by the primary", body = SimulatorView),
         (status = 409, description = "A simulator of the org has that name"),

@@ -148,7 +148,6 @@ pub(in crate::routes) struct ConfigEdit {
     /// Whether it runs as soon as a service finds it first.
     autostart: Option<bool>,
     /// Given back as it came, and nothing follows from it.
-    #[schema(value_type = Option<Object>)]
     database_config: Option<Value>,
 }
 
@@ -271,6 +270,7 @@ pub(in crate::routes) enum ScopeView {
 /// How to begin anew.
 #[derive(Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({"scope": "state", "confirm": true}))]
 pub(in crate::routes) struct Reset {
     scope: ScopeView,
     /// With scope `data`: what is not later than this moment stays.
@@ -286,7 +286,7 @@ pub(in crate::routes) struct Reset {
 ///
 /// Only while it is stopped or failed. With an `Idempotency-Key`, a reset that is repeated is done once.
 #[utoipa::path(post, path = "/simulator/reset/{simulator_id}", tag = "simulators", request_body = Reset,
-    params(("simulator_id" = i32, Path), ("idempotency-key" = Option<String>, Header, description = "Names this request")),
+    params(("simulator_id" = i32, Path), ("idempotency-key" = Option<String>, Header, min_length = 1, max_length = 255, description = "Names this request")),
     responses(
         (status = 200, description = "The state after it", body = StateView),
         (status = 409, description = "Its state forbids it"),
