@@ -12,6 +12,7 @@
 
 mod auth;
 mod caller;
+mod door;
 mod extract;
 mod idempotency;
 mod model;
@@ -70,7 +71,7 @@ pub(crate) struct Shared {
     pub(crate) state: Option<Database>,
     pub(crate) tokens: Tokens,
     pub(crate) outcomes: Outcomes,
-    pub(crate) telemetry: routes::telemetry::Door,
+    pub(crate) telemetry: door::Door,
     pub(crate) gate: Gate,
     pub(crate) limits: Limits,
     pub(crate) holds: Holds,
@@ -130,7 +131,7 @@ pub async fn run(
     let primary = config.primary().0.clone();
     let outcomes = Outcomes::new(wire.clone(), primary.clone());
     lifecycle.spawn(outcomes.clone().listen(shutdown.clone()));
-    let telemetry = routes::telemetry::Door::new(wire.clone(), settings);
+    let telemetry = door::Door::new(wire.clone(), settings);
     let api = Api(Arc::new(Shared {
         wire,
         directory,

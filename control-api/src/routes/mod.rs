@@ -9,7 +9,7 @@ mod health;
 mod moment;
 mod poller;
 mod simulator;
-pub(crate) mod telemetry;
+mod telemetry;
 mod value;
 
 use crate::{
