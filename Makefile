@@ -3,7 +3,8 @@
 SHELL := /bin/sh
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 
-.PHONY: up down setup build test check lint deny advisories bench test-timescale fuzz clients peers
+.PHONY: up down setup build test check lint deny advisories bench test-timescale fuzz clients \
+	schemathesis peers
 
 # Installs what is missing, builds, starts everything on this machine. Ctrl-C stops it.
 # Flags for it: make up ARGS="--data-dir /srv/haystack --detach"
@@ -23,13 +24,17 @@ build: setup
 
 # Every test, on real servers of its own, with the real binary. TEST_FILTER=crash:: runs a part.
 # Each test starts several servers: more threads than cores would only wait for each other.
-test: setup clients
+test: setup clients schemathesis
 	cargo build --locked -p haystack-cli --features failpoints
 	cargo test --workspace --locked -- --test-threads=4 $(TEST_FILTER)
 
 # The client libraries, not ours, that play devices in the tests.
 clients:
 	sh chaos/clients/install.sh .tools/clients
+
+# What tries the API against its own description in the tests.
+schemathesis:
+	sh chaos/schemathesis/install.sh .tools/schemathesis
 
 # Quick enough for each commit.
 check: lint

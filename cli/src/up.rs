@@ -30,6 +30,7 @@ pub(crate) use ports::{MQTTS, Ports};
 pub(crate) use stack::shell;
 
 #[derive(Args)]
+#[expect(clippy::struct_excessive_bools, reason = "flags of a command line")]
 pub(crate) struct UpArgs {
     /// Return when all is ready, and let it run in the background (`haystack down` stops it)
     #[arg(long)]
@@ -44,6 +45,10 @@ pub(crate) struct UpArgs {
     /// (again for more of them; they are remembered)
     #[arg(long, value_name = "NAME")]
     mqtts_host: Vec<String>,
+    /// Let clients without certificates in over WebSocket, e.g. a page in a browser. Mosquitto 2.0 listens
+    /// on every address there, not on this machine's alone: close the port (8083) to others
+    #[arg(long)]
+    mqtt_ws: bool,
     /// Let devices with certificates in over WebSocket too. Mosquitto looks at no list of the revoked
     /// there: a revoked certificate gets in until it expires. And it can't read certificates anew while
     /// it runs: each change restarts it, and all devices connect again
@@ -99,8 +104,12 @@ async fn serve(
     globals: &Globals,
     args: &UpArgs,
 ) -> anyhow::Result<()> {
-    let doorstep =
-        Doorstep { bind: args.mqtts_bind, hosts: args.mqtts_host.clone(), wss: args.mqtt_wss };
+    let doorstep = Doorstep {
+        bind: args.mqtts_bind,
+        hosts: args.mqtts_host.clone(),
+        ws: args.mqtt_ws,
+        wss: args.mqtt_wss,
+    };
     stack.start(folder, doorstep, &globals.set).await?;
     stack.describe(folder, globals);
     folder.tell_ready()?;

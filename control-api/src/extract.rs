@@ -2,12 +2,16 @@
 
 use crate::{Api, problem::Problem, shell::hold};
 use axum::{
-    body::{Body, Bytes, HttpBody, to_bytes},
+    body::{Body, Bytes},
     extract::{FromRequest, FromRequestParts, Request},
     http::{StatusCode, header, request::Parts},
 };
-use serde::de::DeserializeOwned;
-use std::time::Duration;
+use futures_util::StreamExt;
+use serde::{
+    Deserialize, Deserializer,
+    de::{DeserializeOwned, MapAccess, Visitor, value::MapAccessDeserializer},
+};
+use std::{fmt, marker::PhantomData, time::Duration};
 
 /// Most bytes of a body that has no limit of its own.
 const MAX_BODY: usize = 2 << 20;
@@ -44,32 +48,79 @@ pub(crate) fn require_json(request: &Request) -> Result<(), Problem> {
     Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail))
 }
 
-/// Reads a body, at most so many bytes. What it may take up is kept for it until the request is answered;
-/// who calls is known before, so that nobody else takes that room.
+/// Reads a body, at most so many bytes. Room is taken as they come, and kept until the request is
+/// answered; who calls is known before, so that nobody else takes it.
 pub(crate) async fn body(api: &Api, body: Body, most: usize) -> Result<Bytes, Problem> {
-    let size = body.size_hint().exact().map_or(most, |exact| exact.min(most as u64) as usize);
-    let room = api.gate.bodies.clone().try_acquire_many_owned((size >> 10) as u32 + 1);
-    hold(room.map_err(|_| {
-        Problem::away("too many large requests at once; try again soon")
-            .retry_after(Duration::from_secs(1))
-    })?);
-    let read = tokio::time::timeout(BODY, to_bytes(body, most)).await;
-    let slow = || Problem::new(StatusCode::REQUEST_TIMEOUT, "the body took too long");
-    read.map_err(|_| slow())?.map_err(|error| {
-        use std::error::Error;
-        let limit = error.source().is_some_and(|source| source.to_string().contains("limit"));
-        if limit {
-            let detail = format!("the body is larger than {most} bytes");
-            return Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail);
-        }
-        Problem::new(StatusCode::BAD_REQUEST, "the body could not be read")
-    })
+    let slow = |_| Problem::new(StatusCode::REQUEST_TIMEOUT, "the body took too long");
+    tokio::time::timeout(BODY, gathered(api, body, most)).await.map_err(slow)?
 }
 
-/// Reads JSON; says where it is wrong.
+async fn gathered(api: &Api, body: Body, most: usize) -> Result<Bytes, Problem> {
+    let (mut whole, mut chunks) = (Vec::new(), body.into_data_stream());
+    while let Some(chunk) = chunks.next().await {
+        let chunk = chunk
+            .map_err(|_| Problem::new(StatusCode::BAD_REQUEST, "the body could not be read"))?;
+        if whole.len() + chunk.len() > most {
+            let detail = format!("the body is larger than {most} bytes");
+            return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail));
+        }
+        let room = api.gate.bodies.clone().try_acquire_many_owned((chunk.len() >> 10) as u32 + 1);
+        hold(room.map_err(|_| {
+            Problem::away("too many large requests at once; try again soon")
+                .retry_after(Duration::from_secs(1))
+        })?);
+        whole.extend_from_slice(&chunk);
+    }
+    Ok(whole.into())
+}
+
+/// An object. What serde derives for a struct would take a list of its fields in their order too.
+pub(crate) struct Object<T>(pub(crate) T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Fields<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Fields<T> {
+            type Value = T;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(map))
+            }
+        }
+
+        deserializer.deserialize_map(Fields(PhantomData)).map(Self)
+    }
+}
+
+/// An object that may be left out, for `deserialize_with`.
+pub(crate) fn maybe<'de, T, D>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    T: Deserialize<'de>,
+    D: Deserializer<'de>,
+{
+    let read = Option::<Object<T>>::deserialize(deserializer)?;
+    Ok(read.map(|Object(read)| read))
+}
+
+/// Objects, for `deserialize_with`.
+pub(crate) fn objects<'de, T, D>(deserializer: D) -> Result<Vec<T>, D::Error>
+where
+    T: Deserialize<'de>,
+    D: Deserializer<'de>,
+{
+    let read = Vec::<Object<T>>::deserialize(deserializer)?;
+    Ok(read.into_iter().map(|Object(read)| read).collect())
+}
+
+/// Reads an object of JSON; says where it is wrong.
 pub(crate) fn json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     let mut from = serde_json::Deserializer::from_slice(bytes);
-    let read = serde_path_to_error::deserialize(&mut from).map_err(|error| {
+    let Object(read) = serde_path_to_error::deserialize(&mut from).map_err(|error| {
         let pointer = pointer(error.path());
         let inner = error.into_inner();
         if inner.is_data() {
@@ -153,6 +204,7 @@ mod tests {
     #[derive(Debug, Deserialize)]
     struct Outer {
         #[allow(dead_code, reason = "it is only read")]
+        #[serde(deserialize_with = "objects")]
         inner: Vec<Inner>,
     }
 
@@ -177,6 +229,8 @@ mod tests {
                 422,
                 "/inner/0/number: invalid type: string \"x\", expected i32",
             ),
+            ("[[]]", 422, ": invalid type: sequence, expected an object"),
+            (r#"{"inner": [[3]]}"#, 422, "/inner/0: invalid type: sequence, expected an object"),
             (r#"{"inner": [{}]}"#, 422, "/inner/0: missing field `number`"),
         ] {
             assert_eq!(told(text), (status, detail.to_owned()), "{text}");

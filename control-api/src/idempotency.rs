@@ -13,6 +13,9 @@ const HEADER: HeaderName = HeaderName::from_static("idempotency-key");
 /// Longest key, in bytes.
 const MAX_KEY: usize = 255;
 
+/// Tries to publish that are remembered.
+const MAX_TRIED: usize = 32;
+
 /// A key that a caller has taken for a body.
 pub(crate) struct Taken {
     name: String,
@@ -33,7 +36,7 @@ fn hex(parts: &[&[u8]]) -> String {
 }
 
 /// The caller's key, where there is one.
-fn key(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
+pub(crate) fn key(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
     let wrong =
         || Problem::field("/header/idempotency-key", "1 to 255 visible characters are expected");
     let mut values = headers.get_all(HEADER).iter();
@@ -59,8 +62,13 @@ pub(crate) async fn take(
     let org = org.map_or("", OrgKey::as_str);
     let who = caller.who.to_string();
     let name = hex(&[org.as_bytes(), who.as_bytes(), asked.as_bytes(), key.as_bytes()]);
-    let entry =
-        Entry { body: hex(&[body]), made_at: api.clock.now(), number: None, sequence: None };
+    let entry = Entry {
+        body: hex(&[body]),
+        made_at: api.clock.now(),
+        number: None,
+        tried: Vec::new(),
+        sequence: None,
+    };
     let claimed = idempotency::claim(&api.wire, &name, &entry).await.map_err(|fault| {
         tracing::warn!(%fault, "an Idempotency-Key can't be looked up");
         Problem::away("idempotency keys can't be read now; nothing was stored")
@@ -78,9 +86,29 @@ impl Taken {
         format!("{}-{}", self.name, self.claimed.entry.made_at.micros())
     }
 
-    /// When the key was taken.
-    pub(crate) fn made_at(&self) -> Timestamp {
-        self.claimed.entry.made_at
+    /// When something was published under the key, or was to be.
+    pub(crate) fn tried(&self) -> &[Timestamp] {
+        &self.claimed.entry.tried
+    }
+
+    /// Notes that something is about to be published, before it is: whoever repeats the request looks
+    /// for it then. Where somebody else noted something meanwhile, that counts.
+    pub(crate) async fn tries(&mut self, api: &Api) -> Result<(), Problem> {
+        let tried = &mut self.claimed.entry.tried;
+        if tried.len() >= MAX_TRIED {
+            tried.remove(0);
+        }
+        tried.push(api.clock.now());
+        self.keep(api).await
+    }
+
+    async fn keep(&mut self, api: &Api) -> Result<(), Problem> {
+        let noted = idempotency::note(&api.wire, &self.name, &self.claimed).await;
+        self.claimed = noted.map_err(|fault| {
+            tracing::warn!(%fault, "what an Idempotency-Key does is not noted");
+            Problem::away("idempotency keys can't be written now; nothing was changed")
+        })?;
+        Ok(())
     }
 
     /// Notes what was published. Where that is not noted, it is found again by its id.
@@ -103,9 +131,8 @@ impl Taken {
         }
         let number = allocate.await?;
         self.claimed.entry.number = Some(number);
-        let noted = idempotency::note(&api.wire, &self.name, &self.claimed).await;
-        noted
-            .map_err(|_| Problem::away("idempotency keys can't be written; nothing was changed"))?;
-        Ok(number)
+        self.keep(api).await?;
+        // Of several at once, one noted its own.
+        Ok(self.claimed.entry.number.unwrap_or(number))
     }
 }

@@ -3,7 +3,7 @@
 
 use crate::{Api, caller::Caller, problem::Problem};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
-use domain::model::Record;
+use domain::{model::Record, subject::Subject};
 use nats::{
     Wire,
     model::{ModelFault, get, put},
@@ -84,13 +84,49 @@ pub(crate) async fn write(
     Ok(revision)
 }
 
+/// Whether the platform chose what it is called by.
+fn is_numbered(record: &Record) -> bool {
+    matches!(record, Record::Entity(_) | Record::Asset(_))
+}
+
 async fn put_last(wire: &Wire, record: &Record) -> Result<u64, Problem> {
     let subject = record.subject().to_string();
     for _ in 0..TRIES {
-        let last = get(wire, &subject).await?.map_or(0, |(sequence, _)| sequence);
+        let last = match get(wire, &subject).await? {
+            // It has a number that nobody chose: what was taken away stays away.
+            Some((_, Record::Gone(_))) if is_numbered(record) => {
+                return Err(Problem::not_found("resource"));
+            }
+            last => last.map_or(0, |(sequence, _)| sequence),
+        };
         match put(wire, record, last).await {
             Err(ModelFault::Conflict(_)) => {}
             done => return Ok(done?),
+        }
+    }
+    Err(ModelFault::Conflict(subject).into())
+}
+
+/// Changes a record by what it is at that moment: of two who change it at once, each one's change is
+/// in the end.
+pub(crate) async fn edit<T>(
+    api: &Api,
+    caller: &Caller,
+    subject: Subject,
+    change: impl Fn(Record) -> Result<(Record, T), Problem>,
+) -> Result<T, Problem> {
+    ready(api).await?;
+    let (wire, subject) = (wire(api, caller), subject.to_string());
+    for _ in 0..TRIES {
+        let found = get(&wire, &subject).await?;
+        let (sequence, record) = found.ok_or_else(|| Problem::not_found("resource"))?;
+        let (record, changed) = change(record)?;
+        match put(&wire, &record, sequence).await {
+            Err(ModelFault::Conflict(_)) => {}
+            done => {
+                applied(api, done?).await?;
+                return Ok(changed);
+            }
         }
     }
     Err(ModelFault::Conflict(subject).into())

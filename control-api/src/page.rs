@@ -56,18 +56,22 @@ fn cursor(behind: &Behind) -> String {
     URL_SAFE_NO_PAD.encode(format!("{}:{}", behind.0, behind.1))
 }
 
-/// An answer with where the list goes on: `x-next-cursor`, and `Link` (RFC 8288) with the same.
+/// An answer with where the list goes on: `x-next-cursor`.
 pub(crate) fn answer<T: Serialize>(rows: Vec<T>, next: Option<String>) -> Response {
     let mut response = Json(rows).into_response();
-    if let Some(next) = next {
-        let link = HeaderValue::from_str(&format!("<?cursor={next}>; rel=\"next\""));
-        let headers = response.headers_mut();
-        if let (Ok(link), Ok(next)) = (link, HeaderValue::from_str(&next)) {
-            headers.insert(header::LINK, link);
-            headers.insert(NEXT, next);
-        }
+    if let Some(next) = next.and_then(|next| HeaderValue::from_str(&next).ok()) {
+        response.headers_mut().insert(NEXT, next);
     }
     response
+}
+
+/// Most bytes of one answer, as JSON.
+const MAX_ANSWER: usize = 16 << 20;
+
+/// An answer that would be larger than one may be.
+pub(crate) fn too_large() -> Problem {
+    let detail = "the answer would be too large: ask for fewer rows, or a shorter range";
+    Problem::field("/query/limit", detail)
 }
 
 /// Bytes of an answer that are handed on at once.
@@ -79,6 +83,9 @@ pub(crate) async fn large<T: Serialize>(api: &Api, answer: &T) -> Result<Respons
     let bytes = serde_json::to_vec(answer).map_err(|error| {
         Problem::new(StatusCode::INTERNAL_SERVER_ERROR, format!("no JSON can be made: {error}"))
     })?;
+    if bytes.len() > MAX_ANSWER {
+        return Err(too_large());
+    }
     let room = (bytes.len() >> 10) as u32 + 1;
     let room = api.gate.answers.clone().acquire_many_owned(room).await;
     let bytes = bytes::Bytes::from(bytes);
@@ -104,8 +111,8 @@ pub(crate) async fn list<T: DeserializeOwned + Serialize>(
     let seen = caller.seen(&api.directory.read());
     // One more than asked for says whether there is more.
     let asked = view::list::<T>(&api.database, &seen, kind, which, behind.as_ref(), limit + 1);
-    let mut listed = asked.await?;
-    let more = listed.len() > limit as usize;
+    let view::Page { rows: mut listed, whole } = asked.await?;
+    let more = !whole || listed.len() > limit as usize;
     listed.truncate(limit as usize);
     let next = listed.last().filter(|_| more).map(|last| cursor(&last.behind));
     Ok(answer(listed.into_iter().map(|listed| listed.row).collect(), next))
@@ -121,7 +128,7 @@ pub(crate) async fn one<T: DeserializeOwned>(
 ) -> Result<T, Problem> {
     let seen = caller.seen(&api.directory.read());
     let listed = view::list::<T>(&api.database, &seen, kind, which, None, 1).await?;
-    let row = listed.into_iter().next().map(|Listed { row, .. }| row);
+    let row = listed.rows.into_iter().next().map(|Listed { row, .. }| row);
     row.ok_or_else(|| Problem::not_found(what))
 }
 

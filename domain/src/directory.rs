@@ -25,8 +25,9 @@ pub struct Directory {
     heads: HashMap<(OrgKey, TypeId), TypeHead>,
     profiles: HashMap<(OrgKey, ProfileRef), Arc<Profile>>,
     devices: HashMap<DeviceId, Arc<Device>>,
-    /// Logical devices by gateway and identifier.
-    logical: HashMap<DeviceId, HashMap<String, DeviceId>>,
+    /// Logical devices by gateway and identifier, and by org: a gateway's name may have been another
+    /// org's before.
+    logical: HashMap<(DeviceId, OrgKey), HashMap<String, DeviceId>>,
     pollers: HashMap<SimulatorId, Arc<Poller>>,
     users: HashMap<UserId, Arc<User>>,
     /// Users by issuer and subject.
@@ -65,7 +66,8 @@ impl Directory {
             }
             Record::Device(device) => {
                 if let Role::Logical { gateway, identifier } = &device.role {
-                    let of_gateway = self.logical.entry(gateway.clone()).or_default();
+                    let of_gateway = (gateway.clone(), device.org.clone());
+                    let of_gateway = self.logical.entry(of_gateway).or_default();
                     of_gateway.insert(identifier.clone(), device.id.clone());
                 }
                 self.devices.insert(device.id.clone(), device.into());
@@ -105,7 +107,8 @@ impl Directory {
             GoneKind::Device => {
                 if let Some(device) = self.devices.remove(id.as_str())
                     && let Role::Logical { gateway, identifier } = &device.role
-                    && let Some(of_gateway) = self.logical.get_mut(gateway)
+                    && let Some(of_gateway) =
+                        self.logical.get_mut(&(gateway.clone(), device.org.clone()))
                 {
                     of_gateway.remove(identifier);
                 }
@@ -177,12 +180,18 @@ impl Directory {
 
     /// A logical device, by what its gateway calls it.
     pub fn logical(&self, gateway: &DeviceId, identifier: &str) -> Option<&Arc<Device>> {
-        self.devices.get(self.logical.get(gateway)?.get(identifier)?)
+        self.devices.get(self.logical_of(gateway)?.get(identifier)?)
     }
 
     /// How many logical devices a gateway has.
     pub fn logical_count(&self, gateway: &DeviceId) -> usize {
-        self.logical.get(gateway).map_or(0, HashMap::len)
+        self.logical_of(gateway).map_or(0, HashMap::len)
+    }
+
+    /// Those of the org that the gateway is of.
+    fn logical_of(&self, gateway: &DeviceId) -> Option<&HashMap<String, DeviceId>> {
+        let org = &self.devices.get(gateway)?.org;
+        self.logical.get(&(gateway.clone(), org.clone()))
     }
 
     /// All pollers, by number.

@@ -17,6 +17,13 @@ use tokio::{
 
 /// The broker's configuration as we ship it.
 pub const CONFIG: &str = include_str!("../conf/mosquitto.conf");
+/// The listener without certificates over WebSocket. The address is not kept to (measured, 2.0.11).
+const WS: &str = "
+# Over WebSocket, for browsers. Mosquitto 2.0 listens on every address here, whatever it is told, and lets
+# clients without a name in.
+listener @WS@ 127.0.0.1
+protocol websockets
+";
 /// The part of it that is there where WebSocket with certificates is wanted.
 const WSS: &str = include_str!("../conf/mosquitto-wss.conf");
 /// Who may say and hear what.
@@ -43,8 +50,9 @@ pub struct Listeners {
     pub mqtt: u16,
     /// MQTT with certificates.
     pub mqtts: u16,
-    /// WebSocket on loopback, without TLS.
-    pub ws: u16,
+    /// WebSocket without TLS, where it is wanted: Mosquitto 2.0 listens on every address there,
+    /// whatever it is told.
+    pub ws: Option<u16>,
     /// WebSocket with certificates, where it is wanted: then each change of certificates restarts
     /// the broker.
     pub wss: Option<u16>,
@@ -107,9 +115,11 @@ impl Mosquitto {
         let directory = folder.to_str().context("the path of the Mosquitto folder is not UTF-8")?;
         let Listeners { mqtt, mqtts, ws, wss, bind } = listeners;
         let secure = wss.map(|port| WSS.replace("@WSS@", &port.to_string())).unwrap_or_default();
+        let plain = ws.map(|port| WS.replace("@WS@", &port.to_string())).unwrap_or_default();
         let mut config = CONFIG.replace("@WSS@", &secure).replace("@DIR@", directory);
+        config = config.replace("@WS@", &plain);
         config = config.replace("@BIND@", &bind.to_string());
-        for (place, port) in [("@MQTT@", mqtt), ("@MQTTS@", mqtts), ("@WS@", ws)] {
+        for (place, port) in [("@MQTT@", mqtt), ("@MQTTS@", mqtts)] {
             config = config.replace(place, &port.to_string());
         }
         let password = secret::ensure(secrets, SECRET)?;

@@ -69,6 +69,8 @@ create index asset_device_by_asset on core.asset_device (asset_id);
 -- What was taken away stays as a row that nobody sees: others may still point at it.
 alter table core.entity add column gone boolean not null default false;
 alter table core.devices add column gone boolean not null default false;
+-- A gateway may be taken away while somebody registers what it speaks for.
+alter table core.devices drop constraint devices_parent_device_id_fkey;
 
 -- Who changed the model: one row a record that a person or a program of theirs wrote. A database that
 -- was away while a record changed twice knows the later change only.

@@ -15,6 +15,9 @@ pub struct Entry {
     /// A number that was allocated for it.
     #[serde(default)]
     pub number: Option<i32>,
+    /// When something was published for it, or was to be.
+    #[serde(default)]
+    pub tried: Vec<Timestamp>,
     /// The stream's sequence of what was published for it, once that is known.
     #[serde(default)]
     pub sequence: Option<u64>,
@@ -63,13 +66,19 @@ pub async fn claim(wire: &Wire, key: &str, entry: &Entry) -> Result<Claimed, Ide
     Err(fault("others were faster"))
 }
 
-/// Notes what became of it. Where somebody noted something meanwhile, that stays.
-pub async fn note(wire: &Wire, key: &str, claimed: &Claimed) -> Result<(), IdempotencyFault> {
+/// Notes what became of it. Where somebody noted something meanwhile, that stays; what is noted then.
+pub async fn note(wire: &Wire, key: &str, claimed: &Claimed) -> Result<Claimed, IdempotencyFault> {
     let bucket = wire.jetstream.get_key_value(IDEMPOTENCY).await.map_err(fault)?;
     let body = serde_json::to_vec(&claimed.entry).map_err(fault)?;
     match bucket.update(key, body.into(), claimed.revision).await {
-        Ok(_) => Ok(()),
-        Err(error) if error.kind() == kv::UpdateErrorKind::WrongLastRevision => Ok(()),
+        Ok(revision) => Ok(Claimed { revision, ..claimed.clone() }),
+        Err(error) if error.kind() == kv::UpdateErrorKind::WrongLastRevision => {
+            let found = bucket.entry(key).await.map_err(fault)?;
+            let found = found.filter(|found| found.operation == kv::Operation::Put);
+            let found = found.ok_or_else(|| fault("a key that was just there is gone"))?;
+            let entry = serde_json::from_slice(&found.value).map_err(fault)?;
+            Ok(Claimed { entry, revision: found.revision, fresh: false })
+        }
         Err(error) => Err(fault(error)),
     }
 }

@@ -8,6 +8,7 @@ use crate::{
     fault::Fault,
 };
 use domain::{OrgId, Timestamp};
+use futures_util::{Stream, StreamExt};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, types::Json};
@@ -75,6 +76,15 @@ pub struct Listed<T> {
     pub row: T,
     /// Where it stands.
     pub behind: Behind,
+}
+
+/// Rows of a list, and whether they are all that were asked for: a page ends where it is large enough.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Page<T> {
+    /// In their order.
+    pub rows: Vec<Listed<T>>,
+    /// Whether no more were asked for.
+    pub whole: bool,
 }
 
 /// Columns `a` and `b` are the order, `kind` what `of_type` asks for, `state` what `status` asks for.
@@ -156,7 +166,7 @@ pub async fn list<T: DeserializeOwned>(
     which: &Which,
     behind: Option<&Behind>,
     most: i64,
-) -> Result<Vec<Listed<T>>, Fault> {
+) -> Result<Page<T>, Fault> {
     // Entities alone can be open one by one.
     let single = kind == Kind::Entity;
     let tagged = if kind == Kind::Entity { "r.tags ? $5" } else { "r.kind = $5" };
@@ -182,15 +192,19 @@ pub async fn list<T: DeserializeOwned>(
         .bind(most)
         .bind(&seen.whole)
         .bind(&seen.entities);
-    let asked = query.fetch_all(&mut *view.connection.held);
-    let rows: Vec<(i64, String, Value)> = answered(view.patience, asked).await?;
-    view.end().await?;
+    let rows = query.fetch(&mut *view.connection.held);
+    let bytes = |(_, _, row): &(i64, String, Value)| row.to_string().len();
+    let (rows, whole) = answered(view.patience, bounded(rows, bytes)).await?;
+    if whole {
+        view.end().await?;
+    }
     let listed = |(a, b, row)| {
         let row = serde_json::from_value(row)
             .map_err(|error| Fault::hold(format!("a row that can't be shown: {error}")))?;
         Ok(Listed { row, behind: Behind(a, b) })
     };
-    rows.into_iter().map(listed).collect()
+    let rows = rows.into_iter().map(listed).collect::<Result<_, Fault>>()?;
+    Ok(Page { rows, whole })
 }
 
 /// A read-only transaction in which one caller's orgs count.
@@ -264,7 +278,11 @@ pub struct Range {
     pub to: Timestamp,
 }
 
-/// Values of entities of one org, by entity and time, `most` at most.
+/// Most bytes of texts in one answer of values, and of rows in one page of a list.
+const MAX_BYTES: usize = 4 << 20;
+
+/// Values of entities of one org, by entity and time, `most` at most; `None` where their texts are more
+/// than an answer may hold.
 pub async fn values(
     database: &Database,
     seen: &Seen,
@@ -273,19 +291,43 @@ pub async fn values(
     range: Range,
     newest_first: bool,
     most: i32,
-) -> Result<Vec<ValueRow>, Fault> {
+) -> Result<Option<Vec<ValueRow>>, Fault> {
     let mut view = View::begin(database, seen).await?;
-    let asked = sqlx::query_as("select * from core.read_values($1, $2, $3, $4, $5, $6)")
+    let rows = sqlx::query_as("select * from core.read_values($1, $2, $3, $4, $5, $6)")
         .bind(org.0)
         .bind(entities)
         .bind(range.from.to_chrono())
         .bind(range.to.to_chrono())
         .bind(newest_first)
         .bind(most)
-        .fetch_all(&mut *view.connection.held);
-    let rows = answered(view.patience, asked).await?;
+        .fetch(&mut *view.connection.held);
+    let text = |row: &ValueRow| row.value_s.as_ref().map_or(0, String::len);
+    let (rows, whole) = answered(view.patience, bounded(rows, text)).await?;
+    if !whole {
+        // The rest of the answer is on its way: the connection is closed, not used again.
+        return Ok(None);
+    }
     view.end().await?;
-    Ok(rows)
+    Ok(Some(rows))
+}
+
+/// Rows as long as they are few enough bytes, and whether these are all.
+async fn bounded<T>(
+    rows: impl Stream<Item = sqlx::Result<T>>,
+    bytes: impl Fn(&T) -> usize,
+) -> sqlx::Result<(Vec<T>, bool)> {
+    let (mut kept, mut sum) = (Vec::new(), 0);
+    let mut rows = std::pin::pin!(rows);
+    while let Some(row) = rows.next().await {
+        let row = row?;
+        sum += bytes(&row);
+        // One is always given: a page with nothing on it would never end.
+        if sum > MAX_BYTES && !kept.is_empty() {
+            return Ok((kept, false));
+        }
+        kept.push(row);
+    }
+    Ok((kept, true))
 }
 
 /// Buckets of an entity of an org, of `every` microseconds each, `most` at most.

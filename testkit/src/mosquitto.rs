@@ -25,7 +25,7 @@ fn listeners() -> Listeners {
         port
     };
     let (mqtt, mqtts, ws) = (next(), next(), next());
-    Listeners { mqtt, mqtts, ws, wss: None, bind: Ipv4Addr::LOCALHOST.into() }
+    Listeners { mqtt, mqtts, ws: Some(ws), wss: None, bind: Ipv4Addr::LOCALHOST.into() }
 }
 
 impl Mosquitto {

@@ -106,7 +106,7 @@ async fn clients_that_are_not_ours_are_understood() {
     let ports = platform.mosquitto.server().listeners();
     let ways = [
         (format!("mqtt://127.0.0.1:{}", ports.mqtt), &[][..]),
-        (format!("ws://127.0.0.1:{}", ports.ws), &[]),
+        (format!("ws://127.0.0.1:{}", ports.ws.expect("asked for")), &[]),
         (format!("mqtts://127.0.0.1:{}", ports.mqtts), &secure),
     ];
     let mut sent = 0;

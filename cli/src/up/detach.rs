@@ -43,6 +43,9 @@ pub(crate) async fn run(args: &UpArgs, globals: &Globals) -> Result<ExitCode> {
     for host in &args.mqtts_host {
         command.args(["--mqtts-host", host]);
     }
+    if args.mqtt_ws {
+        command.arg("--mqtt-ws");
+    }
     if args.mqtt_wss {
         command.arg("--mqtt-wss");
     }

@@ -21,10 +21,7 @@ pub(crate) async fn env(_: EnvArgs, globals: &Globals) -> anyhow::Result<ExitCod
     let folder = Folder::open(&globals.data_dir)?;
     let config = config::load(Some(&folder.config()), folder.path(), &globals.set)?.config;
     let devices = Ports::known(&globals.data_dir);
-    let doors = [
-        ("HAYSTACK_MQTTS_URL", "mqtts", ports::MQTTS),
-        ("HAYSTACK_MQTT_WS_URL", "ws", ports::MQTT_WS),
-    ];
+    let doors = [("HAYSTACK_MQTTS_URL", "mqtts", ports::MQTTS)];
     let doors = doors
         .map(|(key, scheme, name)| (key, format!("{scheme}://localhost:{}", devices.of(name))));
     for (key, value) in variables(&config).into_iter().chain(doors) {

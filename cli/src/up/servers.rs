@@ -41,13 +41,15 @@ pub(crate) struct Doorstep {
     pub(crate) bind: IpAddr,
     /// Names and addresses by which devices reach this machine.
     pub(crate) hosts: Vec<String>,
+    /// Whether anybody may come over WebSocket, without a certificate.
+    pub(crate) ws: bool,
     /// Whether they may come over WebSocket.
     pub(crate) wss: bool,
 }
 
 impl Default for Doorstep {
     fn default() -> Self {
-        Self { bind: Ipv4Addr::LOCALHOST.into(), hosts: Vec::new(), wss: false }
+        Self { bind: Ipv4Addr::LOCALHOST.into(), hosts: Vec::new(), ws: false, wss: false }
     }
 }
 
@@ -95,10 +97,16 @@ impl Servers {
             let listeners = Listeners {
                 mqtt: ports.of("mosquitto"),
                 mqtts: ports.of(ports::MQTTS),
-                ws: ports.of(ports::MQTT_WS),
+                ws: doorstep.ws.then(|| ports.of(ports::MQTT_WS)),
                 wss: doorstep.wss.then(|| ports.of(ports::MQTT_WSS)),
                 bind: doorstep.bind,
             };
+            if doorstep.ws {
+                notice::say(
+                    "over WebSocket (--mqtt-ws) the broker takes anybody from any network: Mosquitto \
+                     keeps to no address there. Close the port to others",
+                );
+            }
             if doorstep.wss {
                 notice::say(
                     "over WebSocket (--mqtt-wss) revoked certificates get in until they expire",

@@ -5,7 +5,7 @@ use super::moment::Moment;
 use crate::{
     Api,
     caller::Caller,
-    extract::{body, json, require_json},
+    extract::{Object, body, json, objects, require_json},
     idempotency::{self, Taken},
     outcomes::Fate,
     problem::{FieldProblem, Problem},
@@ -39,6 +39,9 @@ const SOURCE: &str = "api";
 const STREAM: Duration = Duration::from_secs(5);
 /// Pause before a publish that failed is tried again, under the same id.
 const AGAIN: Duration = Duration::from_millis(50);
+/// How long after it was sent a message can still be stored: a client that lost its server sends what
+/// it has when it is back.
+const LANDS_WITHIN: Duration = Duration::from_mins(1);
 /// Most rows that were set aside which an answer names.
 const MAX_NAMED: usize = 20;
 
@@ -51,6 +54,7 @@ pub(super) fn routes() -> OpenApiRouter<Api> {
 pub(crate) struct Bulk {
     org_id: i32,
     /// At most 10,000, as configured. Of two for the same entity and moment the last counts.
+    #[serde(deserialize_with = "objects")]
     values: Vec<NewValue>,
 }
 
@@ -109,12 +113,14 @@ async fn bulk_value(
     let org = org(&api, &caller, bulk.org_id)?;
     let samples = samples(&api, &caller, OrgId(bulk.org_id), &bulk.values)?;
     if samples.is_empty() {
+        idempotency::key(&parts.headers)?;
         return Ok(Json(bulk.values).into_response());
     }
     let asynchronous = prefers_async(&parts.headers);
-    refuse_behind(&api, &org, asynchronous)?;
     let mut taken =
         idempotency::take(&api, &caller, Some(&org), "bulk/value", &parts.headers, &bytes).await?;
+    let tried_before = taken.as_ref().is_some_and(|taken| !taken.tried().is_empty());
+    refuse_behind(&api, &org, asynchronous, tried_before)?;
     let sequence = store(&api, &org, samples, taken.as_mut()).await?;
     metrics::counter!("haystack_api_values_total").increment(bulk.values.len() as u64);
     if asynchronous {
@@ -129,7 +135,7 @@ async fn bulk_value(
 
 /// Reads the fast way, and where that fails the way that knows the place.
 fn read(bytes: &[u8]) -> Result<Bulk, Problem> {
-    serde_json::from_slice(bytes).or_else(|_| json(bytes))
+    serde_json::from_slice(bytes).map(|Object(bulk)| bulk).or_else(|_| json(bytes))
 }
 
 /// RFC 7240.
@@ -254,15 +260,27 @@ fn sample(
 }
 
 /// A primary that is behind by more than a caller would wait is told at once.
-fn refuse_behind(api: &Api, org: &OrgKey, asynchronous: bool) -> Result<(), Problem> {
+fn refuse_behind(
+    api: &Api,
+    org: &OrgKey,
+    asynchronous: bool,
+    tried_before: bool,
+) -> Result<(), Problem> {
     let limit = api.limits.commit;
     match api.outcomes.lag(org) {
         Some(lag) if lag > limit && !asynchronous => {
-            let detail = format!(
-                "the primary database is {} s behind with this org; nothing was stored. Try again \
-                 later, or send `Prefer: respond-async`",
-                lag.as_secs()
-            );
+            let behind =
+                format!("the primary database is {} s behind with this org", lag.as_secs());
+            let detail = if tried_before {
+                format!(
+                    "{behind}; what came before with this Idempotency-Key may be in the stream, and \
+                     will be stored then. Repeat it later with the same key"
+                )
+            } else {
+                format!(
+                    "{behind}; nothing was stored. Try again later, or send `Prefer: respond-async`"
+                )
+            };
             Err(Problem::away(detail).retry_after(limit))
         }
         _ => Ok(()),
@@ -286,14 +304,18 @@ async fn store(
                 return Ok(sequence);
             }
             let id = taken.message_id();
-            if !taken.claimed.fresh
-                && let Some(sequence) = published_before(api, &subject, taken, &id).await?
-            {
+            if let Some(sequence) = published_before(api, &subject, taken, &id).await? {
                 return Ok(sequence);
             }
             id
         }
     };
+    if let Some(taken) = &mut taken {
+        taken.tries(api).await?;
+        if let Some(sequence) = taken.claimed.entry.sequence {
+            return Ok(sequence);
+        }
+    }
     let about = 32 * samples.len() + 64;
     let group =
         Group { origin: None, revision: Revision(0), device: None, profile_version: 0, samples };
@@ -315,12 +337,17 @@ async fn published_before(
     taken: &Taken,
     id: &str,
 ) -> Result<Option<u64>, Problem> {
-    let window = Duration::from_secs(30);
-    let found = find_by_id(&api.wire, TELEMETRY, subject, id, taken.made_at(), window).await;
-    found.map_err(|fault| {
-        tracing::warn!(%fault, "it can't be looked up what an Idempotency-Key did");
-        Problem::away("the stream can't be read now; repeat it with the same Idempotency-Key")
-    })
+    for tried in taken.tried() {
+        let found = find_by_id(&api.wire, TELEMETRY, subject, id, *tried, LANDS_WITHIN).await;
+        let found = found.map_err(|fault| {
+            tracing::warn!(%fault, "it can't be looked up what an Idempotency-Key did");
+            Problem::away("the stream can't be read now; repeat it with the same Idempotency-Key")
+        })?;
+        if found.is_some() {
+            return Ok(found);
+        }
+    }
+    Ok(None)
 }
 
 /// Publishes, again under the same id where no answer came.

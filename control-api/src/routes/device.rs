@@ -64,7 +64,7 @@ pub(super) async fn written<T: DeserializeOwned>(
     let seen = Seen { orgs: vec![org.0], whole: vec![org.0], entities: Vec::new() };
     let which = Which { org: Some(org.0), ..which };
     let listed = view::list::<T>(&api.database, &seen, kind, &which, None, 1).await?;
-    let row = listed.into_iter().next().map(|listed| listed.row);
+    let row = listed.rows.into_iter().next().map(|listed| listed.row);
     row.ok_or_else(|| Problem::not_found(what))
 }
 
@@ -533,7 +533,7 @@ async fn to_delete(api: &Api, caller: &Caller, id: &DeviceId) -> Result<(u64, De
 #[into_params(parameter_in = Query)]
 struct CommandParams {
     /// For how long the broker keeps it for a device that is away, in seconds.
-    #[param(minimum = 1, default = 60)]
+    #[param(minimum = 1, maximum = 4_294_967_295_u32, format = "uint32", default = 60)]
     expires_seconds: Option<u32>,
 }
 

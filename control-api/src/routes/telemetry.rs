@@ -104,7 +104,11 @@ fn sender(api: &Api, caller: &Caller, named: Option<&str>) -> Result<Sender, Pro
         let directory = api.directory.read();
         let device = directory.device_named(&name);
         let org = device.map(|device| device.org_id).ok_or_else(not_yours)?;
-        matches!(caller.may, May::Device(..)) || caller.may(org, Permission::Telemetry)
+        match &caller.may {
+            // Its name may have become another org's device since its key was made.
+            May::Device(of, _) => device.is_some_and(|device| device.org == *of),
+            _ => caller.may(org, Permission::Telemetry),
+        }
     };
     if !allowed {
         return Err(not_yours());

@@ -5,7 +5,7 @@ use crate::{
     Api,
     caller::Caller,
     extract::{Path, Query},
-    page::large,
+    page::{large, too_large},
     problem::Problem,
 };
 use axum::{Json, extract::State, response::Response};
@@ -186,6 +186,7 @@ async fn history(
     }
     let newest = filter.newest_first.unwrap_or(false);
     let rows = view::values(&api.database, &seen, org, &[id], range, newest, most).await?;
+    let rows = rows.ok_or_else(too_large)?;
     large(&api, &History::Values(rows.into_iter().map(ValueView::from).collect())).await
 }
 

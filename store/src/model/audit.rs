@@ -30,7 +30,7 @@ pub(super) async fn note(
              before, after) \
          values ($1, $2, $3, $4, $5, $6, \
              (select after from core.audit_log where subject = $6 and model_sequence < $1 \
-              order by model_sequence desc limit 1), $7) \
+              and org_id is not distinct from $3 order by model_sequence desc limit 1), $7) \
          on conflict (model_sequence) do nothing",
     )
     .bind(sequence as i64)

@@ -14,11 +14,16 @@ pub(super) async fn apply(
     let sequence = sequence as i64;
     match gone.kind {
         GoneKind::Entity => {
+            // Also where its record was never seen here: the stream holds what was said last alone, and a
+            // point of a device may name it.
             let marked = sqlx::query(
-                "update core.entity set gone = true, model_sequence = $2 \
-                 where entity_id = $1 and model_sequence < $2",
+                "insert into core.entity as e (entity_id, org_id, name, gone, model_sequence) \
+                 values ($1, $2, '', true, $3) on conflict (entity_id) do update \
+                 set gone = true, model_sequence = excluded.model_sequence \
+                 where e.model_sequence < excluded.model_sequence",
             );
-            marked.bind(number()).bind(sequence).execute(&mut *connection).await?;
+            let marked = marked.bind(number()).bind(gone.org_id.0).bind(sequence);
+            marked.execute(&mut *connection).await?;
             sqlx::query("delete from core.entity_tag where entity_id = $1 and model_sequence < $2")
                 .bind(number())
                 .bind(sequence)

@@ -114,3 +114,28 @@ async fn a_full_stream_is_a_503_and_nothing_is_said_to_be_taken() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_key_of_a_device_that_became_another_orgs_sends_nothing() {
+    let platform = Platform::start("").await;
+    let _ingest = platform.service("ingest");
+    let api = Api::start(&platform).await;
+    let other = api.org("other").await;
+    let profile = api.get("/device_type/1/temperature-sensor").await.body["definition"].clone();
+    let path = format!("/device_type/{other}/temperature-sensor");
+    assert_eq!(api.put(&path, &profile).await.status, 200);
+    let device = |org: i32| json!({ "org_id": org, "device_id": "X-1", "device_type": "temperature-sensor" });
+    assert_eq!(api.post("/device", &device(1)).await.status, 201);
+    let key = api.post("/key", &json!({ "name": "x", "device_id": "X-1" })).await;
+    let key = key.body["key"].as_str().unwrap().to_owned();
+    let send = || {
+        let request = api.request(Method::POST, "/api/v1/telemetry", &key);
+        api.send(request.json(&json!({ "ts": "2026-01-01T00:00:00Z", "temperature": 6 })))
+    };
+    assert_eq!(send().await.status, 202);
+    assert_eq!(api.delete("/device/X-1").await.status, 204);
+    assert_eq!(send().await.status, 403);
+    assert_eq!(api.post("/device", &device(other)).await.status, 201);
+    let refused = send().await;
+    assert_eq!(refused.status, 403, "{refused:?}");
+}

@@ -4,8 +4,10 @@
 mod access;
 mod bulk;
 mod devices;
+mod killed;
 mod model;
 mod outages;
+mod schema;
 mod simulators;
 mod tenancy;
 mod tokens;

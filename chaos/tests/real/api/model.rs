@@ -114,3 +114,84 @@ async fn values_are_read_by_range_thinned_out_and_newest() {
     }
     assert_eq!(api.get("/value/999999").await.status, 404);
 }
+
+#[tokio::test]
+async fn one_key_at_once_makes_one_thing() {
+    let platform = Platform::start("").await;
+    let _ingest = platform.service("ingest");
+    let api = Api::start(&platform).await;
+    for round in 0..5 {
+        let body = json!({ "org_id": 1, "name": format!("once {round}") });
+        let send = || {
+            let request = api.request(Method::POST, "/entity", &api.admin);
+            api.send(request.header("idempotency-key", format!("once {round}")).json(&body))
+        };
+        let made = futures_util::future::join_all((0..8).map(|_| send())).await;
+        let made: std::collections::BTreeSet<i32> =
+            made.iter().map(|answer| answer.number("entity_id")).collect();
+        assert_eq!(made.len(), 1, "{made:?}");
+    }
+}
+
+#[tokio::test]
+async fn of_two_changes_of_a_user_at_once_both_are_in_the_end() {
+    let platform = Platform::start("").await;
+    let _ingest = platform.service("ingest");
+    let api = Api::start(&platform).await;
+    let user =
+        json!({ "name": "a", "issuer": "https://i.test", "subject": "a", "platform_admin": true });
+    let user = api.post("/user", &user).await.number("user_id");
+    let path = format!("/user/{user}");
+    let change = |body: serde_json::Value| {
+        api.send(api.request(Method::PATCH, &path, &api.admin).json(&body))
+    };
+    for round in 0..10 {
+        change(json!({ "active": true, "platform_admin": true })).await;
+        let off = change(json!({ "active": false, "platform_admin": false }));
+        let named = change(json!({ "name": format!("n{round}") }));
+        let (off, named) = tokio::join!(off, named);
+        assert_eq!((off.status, named.status), (200, 200));
+        let now = api.get(&path).await.body;
+        assert_eq!(
+            (&now["active"], &now["platform_admin"]),
+            (&json!(false), &json!(false)),
+            "{now}"
+        );
+        assert_eq!(now["name"], format!("n{round}"));
+    }
+}
+
+#[tokio::test]
+async fn answers_are_bounded_by_bytes_and_say_so() {
+    let platform = Platform::start("").await;
+    let _ingest = platform.service("ingest");
+    let api = Api::start(&platform).await;
+    let point = api.point(1, "Str").await;
+    let text = "x".repeat(60_000);
+    for minute in 0..2 {
+        let values: Vec<_> = (0..50)
+            .map(|second| {
+                json!({ "ts": format!("2026-01-01T00:{minute:02}:{second:02}Z"),
+                    "entity_id": point, "value_s": text })
+            })
+            .collect();
+        let stored = api.post("/bulk/value", &json!({ "org_id": 1, "values": values })).await;
+        assert_eq!(stored.status, 200);
+    }
+    let path = format!("/value/{point}?from=2026-01-01T00:00:00Z");
+    assert_eq!(api.get(&path).await.status, 422);
+    assert_eq!(api.get(&format!("{path}&limit=20")).await.body.as_array().unwrap().len(), 20);
+    let doc = "d".repeat(900_000);
+    for number in 0..6 {
+        let def = json!({ "value_kind": "Str", "doc": doc });
+        assert_eq!(api.put(&format!("/tag_def/1/t{number}"), &def).await.status, 200);
+    }
+    let (mut seen, mut path) = (0, "/tag_def?org_id=1".to_owned());
+    loop {
+        let page = api.get(&path).await;
+        seen += page.body.as_array().unwrap().len();
+        let Some(next) = page.next else { break };
+        path = format!("/tag_def?org_id=1&cursor={next}");
+    }
+    assert_eq!(seen, 6, "in pages that are small enough");
+}

@@ -184,3 +184,26 @@ async fn many_entities_are_written_in_batches() {
     holds(&database, &format!("(select count(*) = {ENTITIES} from core.entity)")).await;
     holds(&database, &format!("(select count(*) = 2 * {ENTITIES} from core.entity_tag)")).await;
 }
+
+#[tokio::test]
+async fn what_a_point_names_may_be_gone_before_a_database_ever_saw_it() {
+    let database = migrated().await;
+    let (org, org_id) = (key(), OrgId(1));
+    let gone = Record::Gone(domain::model::Gone {
+        org,
+        org_id,
+        kind: domain::model::GoneKind::Entity,
+        id: "10".to_owned(),
+    });
+    // The stream holds what was said last alone: the entity's own record is not there any more.
+    let subject = gone.subject();
+    let left = records().into_iter().filter(|record| record.subject() != subject);
+    let mut projection = Projection::begin(&database).await.unwrap();
+    let mut sequence = 0;
+    for record in left.chain([gone]) {
+        sequence += 1;
+        projection.apply(sequence, &record).await.unwrap();
+    }
+    projection.commit(sequence).await.unwrap();
+    assert_eq!(inspect::model_position(&database).await.unwrap(), sequence);
+}

@@ -5,7 +5,7 @@ use crate::{
     Api,
     caller::{Caller, May},
     extract::{Json, Path},
-    model::{self, Expected},
+    model,
     page::answer,
     problem::Problem,
     shape,
@@ -19,6 +19,7 @@ use domain::{
     OrgId,
     access::{Permission, Rights, User, UserId},
     model::Record,
+    subject::Subject,
 };
 use nats::registry::{self, Registered};
 use serde::{Deserialize, Serialize};
@@ -162,18 +163,28 @@ async fn change_user(
     Json(change): Json<UserChange>,
 ) -> Result<axum::Json<UserView>, Problem> {
     caller.require_platform()?;
-    let found = api.directory.read().user(UserId(id)).cloned();
-    let mut user = User::clone(&*found.ok_or_else(|| Problem::not_found("user"))?);
-    if let Some(name) = change.name {
-        short("/name", &name)?;
-        user.name = name;
+    if let Some(name) = &change.name {
+        short("/name", name)?;
     }
-    user.email = change.email.or(user.email);
-    user.platform_admin = change.platform_admin.unwrap_or(user.platform_admin);
-    user.active = change.active.unwrap_or(user.active);
-    let record = Record::User(user.clone());
-    keepable(&record)?;
-    model::write(&api, &caller, &record, Expected::Last).await?;
+    let user = model::edit(
+        &api,
+        &caller,
+        Subject::Model { org: None, kind: "user".to_owned(), id: id.to_string() },
+        |record| {
+            let Record::User(user) = record else { return Err(Problem::not_found("user")) };
+            let User { name, email, platform_admin, active, .. } = user.clone();
+            let user = User {
+                name: change.name.clone().unwrap_or(name),
+                email: change.email.clone().or(email),
+                platform_admin: change.platform_admin.unwrap_or(platform_admin),
+                active: change.active.unwrap_or(active),
+                ..user
+            };
+            keepable(&Record::User(user.clone()))?;
+            Ok((Record::User(user.clone()), user))
+        },
+    )
+    .await?;
     Ok(axum::Json(UserView::from(&user)))
 }
 

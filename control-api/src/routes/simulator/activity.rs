@@ -92,12 +92,13 @@ pub(in crate::routes) async fn list_activities(
 ) -> Result<Response, Problem> {
     let poller = simulator(&api, &caller, id, Permission::Read)?;
     let limit = Page { limit: filter.limit, cursor: None }.limit()?;
+    let after = line(filter.after)?;
     let lines = Lines {
-        after: filter.after.unwrap_or(0),
+        after: after.unwrap_or(0),
         from: filter.from.map(|moment| moment.0),
         to: filter.to.map(|moment| moment.0),
         event_type: filter.event_type,
-        first: filter.after.is_some(),
+        first: after.is_some(),
     };
     // One more than asked for says whether there is more.
     let most = limit + i64::from(lines.first);
@@ -107,6 +108,14 @@ pub(in crate::routes) async fn list_activities(
     rows.truncate(limit as usize);
     let next = rows.last().filter(|_| more).map(|last| last.id.to_string());
     Ok(answer(rows.into_iter().map(ActivityView::from).collect(), next))
+}
+
+/// The number of a line, as a caller names it.
+pub(super) fn line(after: Option<i64>) -> Result<Option<i64>, Problem> {
+    match after {
+        Some(..0) => Err(Problem::field("/query/after", "0 or more is expected")),
+        after => Ok(after),
+    }
 }
 
 /// A line to be added to a simulator's log.
@@ -169,4 +178,16 @@ async fn latest(database: &Database, id: SimulatorId, event_type: EventType) -> 
     let rows = activities(database, id, &lines, LATEST).await;
     rows.inspect_err(|fault| tracing::warn!(%fault, "a new line can't be read back"))
         .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::line;
+
+    #[test]
+    fn lines_are_numbered_from_0() {
+        assert_eq!(line(None), Ok(None));
+        assert_eq!(line(Some(0)), Ok(Some(0)));
+        assert_eq!(line(Some(-1)).unwrap_err().status(), 422);
+    }
 }

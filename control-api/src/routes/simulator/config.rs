@@ -73,6 +73,7 @@ pub(in crate::routes) struct SimulatorView {
     /// What it does now is in its state.
     status: String,
     /// Where its randomness begins.
+    #[schema(format = "uint64")]
     seed: u64,
     /// Hours before its first start that it fills.
     history_hours: u32,
@@ -161,6 +162,7 @@ pub(in crate::routes) struct NewSimulator {
     /// Left out: `running`.
     status: Option<FirstStatus>,
     /// Where its randomness begins; left out: where the description says.
+    #[schema(format = "uint64")]
     seed: Option<u64>,
     /// Hours before its first start that it fills; left out: 24.
     #[schema(maximum = 8784)]

@@ -9,7 +9,7 @@ use super::{
 use crate::{
     Api,
     caller::Caller,
-    extract::{Json, Path},
+    extract::{Json, Path, maybe},
     idempotency,
     problem::Problem,
     routes::{moment::Moment, poller::TextOrJson},
@@ -126,8 +126,10 @@ pub(in crate::routes) async fn show_simulator_state(
 #[serde(deny_unknown_fields)]
 pub(in crate::routes) struct StateEdit {
     /// What it simulates from the next interval on.
+    #[serde(default, deserialize_with = "maybe")]
     config: Option<ConfigEdit>,
     /// How it goes through time: one that is stopped goes on at this pace.
+    #[serde(default, deserialize_with = "maybe")]
     pace: Option<PaceView>,
 }
 
@@ -138,6 +140,7 @@ pub(in crate::routes) struct ConfigEdit {
     /// The building's description: YAML in a text, or the same as JSON.
     building: Option<TextOrJson>,
     /// Where its randomness begins.
+    #[schema(format = "uint64")]
     seed: Option<u64>,
     /// Hours before its first start that it fills; it counts when all of it is reset.
     #[schema(maximum = 8784)]

@@ -3,7 +3,10 @@
 //! The rows of the log are what counts, in their order; news of `EVENTS` only say when to look. A row's
 //! number is its event's id, so that a reader goes on exactly behind what it has.
 
-use super::{activity::ActivityView, log, log_away, simulator};
+use super::{
+    activity::{ActivityView, line},
+    log, log_away, simulator,
+};
 use crate::{
     Api, auth,
     caller::Caller,
@@ -80,7 +83,7 @@ pub(in crate::routes) async fn follow_activities(
 ) -> Result<Response, Problem> {
     let poller = simulator(&api, &caller, id, Permission::Read)?;
     let database = log(&api)?.clone();
-    let has = last_event_id(&headers)?.or(begin.after);
+    let has = last_event_id(&headers)?.or(line(begin.after)?);
     let busy = |_| Problem::away("too many streams at once; try again later");
     let permit = api.gate.streams.clone().try_acquire_owned().map_err(busy)?;
     let after = first(&database, poller.id, has).await?;
