@@ -9,7 +9,7 @@ use axum::{
 use futures_util::StreamExt;
 use serde::{
     Deserialize, Deserializer,
-    de::{DeserializeOwned, MapAccess, Visitor, value::MapAccessDeserializer},
+    de::{DeserializeOwned, IgnoredAny, MapAccess, Visitor, value::MapAccessDeserializer},
 };
 use std::{fmt, marker::PhantomData, time::Duration};
 
@@ -123,7 +123,8 @@ pub(crate) fn json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     let Object(read) = serde_path_to_error::deserialize(&mut from).map_err(|error| {
         let pointer = pointer(error.path());
         let inner = error.into_inner();
-        if inner.is_data() {
+        // The parser counts a number that is too large, or a key that is to be one, as bad JSON too.
+        if inner.is_data() || serde_json::from_slice::<IgnoredAny>(bytes).is_ok() {
             return Problem::field(pointer, told(&inner));
         }
         Problem::new(StatusCode::BAD_REQUEST, format!("the body is no JSON: {inner}"))
@@ -153,7 +154,8 @@ fn pointer(path: &serde_path_to_error::Path) -> String {
         Segment::Seq { index } => format!("/{index}"),
         Segment::Map { key } => format!("/{}", key.replace('~', "~0").replace('/', "~1")),
         Segment::Enum { variant } => format!("/{variant}"),
-        Segment::Unknown => "/?".to_owned(),
+        // Then it is told of what holds it.
+        Segment::Unknown => String::new(),
     };
     path.iter().map(segment).collect()
 }
@@ -199,13 +201,16 @@ impl<T: DeserializeOwned + Send> FromRequestParts<Api> for Path<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde::Deserialize;
+    use std::collections::BTreeMap;
 
     #[derive(Debug, Deserialize)]
     struct Outer {
         #[allow(dead_code, reason = "it is only read")]
         #[serde(deserialize_with = "objects")]
         inner: Vec<Inner>,
+        #[allow(dead_code, reason = "it is only read")]
+        #[serde(default)]
+        by_number: BTreeMap<i32, f64>,
     }
 
     #[derive(Debug, Deserialize)]
@@ -232,10 +237,20 @@ mod tests {
             ("[[]]", 422, ": invalid type: sequence, expected an object"),
             (r#"{"inner": [[3]]}"#, 422, "/inner/0: invalid type: sequence, expected an object"),
             (r#"{"inner": [{}]}"#, 422, "/inner/0: missing field `number`"),
+            (
+                r#"{"inner": [], "by_number": {"x": 1}}"#,
+                422,
+                "/by_number: invalid value: expected key to be a number in quotes",
+            ),
+            (
+                r#"{"inner": [], "by_number": {"1": 1e999}}"#,
+                422,
+                "/by_number/1: number out of range",
+            ),
         ] {
             assert_eq!(told(text), (status, detail.to_owned()), "{text}");
         }
-        for text in ["", "{", r#"{"inner": []} x"#, r#"{"inner": "\ud800"}"#] {
+        for text in ["", "{", r#"{"inner": []} x"#, "{\"inner\": \u{1}}"] {
             let (status, detail) = told(text);
             assert!(status == 400 && detail.starts_with("the body is no JSON"), "{text} {detail}");
         }
