@@ -35,9 +35,9 @@ pub(crate) async fn copy<R>(
             buffer.clear();
         }
     }
+    buffer.extend_from_slice(&TRAILER.to_be_bytes());
     copy.send(buffer.as_slice()).await?;
     failpoint::hit(failpoint::MID_COPY);
-    copy.send(TRAILER.to_be_bytes().as_slice()).await?;
     copy.finish().await
 }
 

@@ -8,6 +8,7 @@ pub mod fault;
 pub mod inspect;
 pub mod migrate;
 pub mod model;
+mod nodelay;
 pub mod org;
 pub mod pgpass;
 pub mod read;
