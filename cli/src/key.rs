@@ -26,8 +26,8 @@ pub(crate) enum KeyCommand {
     },
     /// Let a key open nothing any more, at once (repeating it changes nothing)
     Revoke {
-        /// Its public part: the 12 characters behind hsk_
-        id: KeyId,
+        /// Its public part, the 12 characters behind hsk_, or all of it
+        key: String,
     },
 }
 
@@ -82,6 +82,8 @@ pub(crate) async fn run(command: KeyCommand, globals: &Globals) -> anyhow::Resul
     match command {
         KeyCommand::Add(args) => {
             let AddArgs { name, org, device, platform: _, may, entity, expires, out } = args;
+            let over = expires.is_some_and(|at| at <= connect::now_here());
+            anyhow::ensure!(!over, "--expires is a moment of the past: the key would open nothing");
             let opens = match (org, device) {
                 (Some(org), _) => {
                     let rights = rights(may, entity);
@@ -118,13 +120,22 @@ pub(crate) async fn run(command: KeyCommand, globals: &Globals) -> anyhow::Resul
             keys.for_each(|key| table.row(row(key)));
             table.print();
         }
-        KeyCommand::Revoke { id } => {
+        KeyCommand::Revoke { key } => {
+            let id = named(&key)?;
             let key = registry::revoke_key(&wire, &id).await?;
             let key = key.with_context(|| format!("there is no key {id}; `haystack key list`"))?;
             println!("key {id} ({}) opens nothing any more", key.name);
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Which key somebody means. What is wrong is not repeated: it may be most of a secret.
+fn named(key: &str) -> anyhow::Result<KeyId> {
+    let id = key.strip_prefix("hsk_").map_or(key, |rest| rest.split('_').next().unwrap_or(rest));
+    let expected = "a key's public part is expected, the 12 characters behind hsk_; `haystack key list` \
+                    names them";
+    id.parse().map_err(|_| anyhow::anyhow!(expected))
 }
 
 fn shown(key: &Key) -> serde_json::Value {

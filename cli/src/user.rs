@@ -1,6 +1,7 @@
 //! `haystack user`: people who sign in at an issuer of tokens, and what they may do.
 
 use crate::{Globals, connect, key, table::Table};
+use anyhow::Context;
 use clap::{Args, Subcommand};
 use domain::{
     EntityId, OrgKey,
@@ -18,6 +19,16 @@ pub(crate) enum UserCommand {
         /// Print JSON
         #[arg(long)]
         json: bool,
+    },
+    /// Let a user in nowhere any more, at once (repeating it changes nothing)
+    Deactivate {
+        /// The user's number
+        user: UserId,
+    },
+    /// Let a user in again, with what it might do before
+    Activate {
+        /// The user's number
+        user: UserId,
     },
     /// Let a user do things in an org, in place of what it might do there before; nothing at all takes
     /// the user out of the org
@@ -97,6 +108,8 @@ pub(crate) async fn run(command: UserCommand, globals: &Globals) -> anyhow::Resu
             }
             table.print();
         }
+        UserCommand::Deactivate { user } => active(&wire, user, false).await?,
+        UserCommand::Activate { user } => active(&wire, user, true).await?,
         UserCommand::Grant(GrantArgs { user, org, may, entity }) => {
             let rights = key::rights(may, entity);
             let grant = registry::grant(&wire, &org, user, rights).await?;
@@ -108,6 +121,15 @@ pub(crate) async fn run(command: UserCommand, globals: &Globals) -> anyhow::Resu
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+async fn active(wire: &nats::Wire, id: UserId, active: bool) -> anyhow::Result<()> {
+    let user = registry::set_user_active(wire, id, active).await?;
+    let user =
+        user.with_context(|| format!("there is no user {id}; `haystack user list` names them"))?;
+    let may = if active { "is let in again" } else { "is let in nowhere any more" };
+    println!("user {id} ({}) {may}", user.name);
+    Ok(())
 }
 
 fn words(rights: &Rights) -> String {

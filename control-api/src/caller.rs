@@ -12,7 +12,7 @@ use std::{collections::BTreeMap, fmt};
 use store::view::Seen;
 
 /// By what somebody is known.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Who {
     User(UserId),
     Key(KeyId),
@@ -128,12 +128,14 @@ impl Caller {
             May::Orgs(orgs) => {
                 let known = orgs.iter().filter(|(_, rights)| !rights.is_empty());
                 let whole = orgs.iter().filter(|(_, rights)| rights.may(Permission::Read));
-                let single = orgs.values().flat_map(|rights| &rights.entities);
-                let single = single.filter(|(_, these)| these.contains(&Permission::Read));
+                let single = orgs.values().flat_map(|rights| {
+                    let named = rights.entities.keys();
+                    named.filter(|entity| rights.may_with(Permission::Read, **entity))
+                });
                 Seen {
                     orgs: known.map(|(org, _)| org.0).collect(),
                     whole: whole.map(|(org, _)| org.0).collect(),
-                    entities: single.map(|(entity, _)| entity.0).collect(),
+                    entities: single.map(|entity| entity.0).collect(),
                 }
             }
         }

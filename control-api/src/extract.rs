@@ -193,7 +193,10 @@ impl<T: DeserializeOwned + Send> FromRequestParts<Api> for Path<T> {
         match axum::extract::Path::<T>::from_request_parts(parts, api).await {
             Ok(axum::extract::Path(read)) => Ok(Self(read)),
             // Nothing has such a number or name.
-            Err(_) => Err(Problem::not_found("resource")),
+            Err(_) => {
+                let detail = "nothing here has such a number or name as the path gives";
+                Err(Problem::new(StatusCode::NOT_FOUND, detail))
+            }
         }
     }
 }
@@ -227,14 +230,14 @@ mod tests {
             (problem.status(), told["detail"].as_str().unwrap().to_owned())
         };
         for (text, status, detail) in [
-            ("7", 422, ": invalid type: integer `7`, expected an object"),
+            ("7", 422, "the body: invalid type: integer `7`, expected an object"),
             (r#"{"inner": [3]}"#, 422, "/inner/0: invalid type: integer `3`, expected an object"),
             (
                 r#"{"inner": [{"number": "x"}]}"#,
                 422,
                 "/inner/0/number: invalid type: string \"x\", expected i32",
             ),
-            ("[[]]", 422, ": invalid type: sequence, expected an object"),
+            ("[[]]", 422, "the body: invalid type: sequence, expected an object"),
             (r#"{"inner": [[3]]}"#, 422, "/inner/0: invalid type: sequence, expected an object"),
             (r#"{"inner": [{}]}"#, 422, "/inner/0: missing field `number`"),
             (

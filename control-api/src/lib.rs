@@ -23,6 +23,7 @@ mod problem;
 mod routes;
 mod serve;
 mod shape;
+mod share;
 mod shell;
 pub mod sign_in;
 pub mod starting;
@@ -48,6 +49,9 @@ use tokio::{net::TcpListener, sync::Semaphore};
 const STATEMENT: Duration = Duration::from_secs(15);
 /// How long a caller waits for a free connection to the database: an exhausted pool is told at once.
 const CONNECTION: Duration = Duration::from_secs(1);
+
+/// How often it is looked at whether the primary answers.
+const WATCH: Duration = Duration::from_secs(5);
 
 /// What every route needs. Clones share it.
 #[derive(Clone)]
@@ -84,6 +88,7 @@ pub(crate) struct Shared {
 pub(crate) struct Gate {
     pub(crate) requests: Semaphore,
     pub(crate) streams: Arc<Semaphore>,
+    pub(crate) shares: share::Shares,
     /// Room for what callers send and what they are sent, in KiB.
     pub(crate) bodies: Arc<Semaphore>,
     pub(crate) answers: Arc<Semaphore>,
@@ -132,8 +137,15 @@ pub async fn run(
     let outcomes = Outcomes::new(wire.clone(), primary.clone());
     lifecycle.spawn(outcomes.clone().listen(shutdown.clone()));
     let telemetry = door::Door::new(wire.clone(), settings);
+    lifecycle.spawn(watch(database.clone(), config.api_url(), holds.clone(), shutdown.clone()));
+    if tls.is_none() && listener.local_addr().is_ok_and(|address| !address.ip().is_loopback()) {
+        tracing::warn!(
+            "keys and tokens travel unencrypted off this machine: set api.tls_cert and api.tls_key, or \
+             let something that speaks TLS stand before this"
+        );
+    }
     let api = Api(Arc::new(Shared {
-        wire,
+        wire: wire.knowing(directory.clone()),
         directory,
         primary,
         targets: config.targets.keys().cloned().collect(),
@@ -145,6 +157,7 @@ pub async fn run(
         gate: Gate {
             requests: Semaphore::new(settings.max_requests),
             streams: Arc::new(Semaphore::new(settings.max_streams)),
+            shares: share::Shares::default(),
             bodies: Arc::new(Semaphore::new(BODIES)),
             answers: Arc::new(Semaphore::new(ANSWERS)),
         },
@@ -159,6 +172,24 @@ pub async fn run(
     opened.cancel();
     serve::serve(listener, routes, settings, tls, shutdown).await;
     Ok(())
+}
+
+/// Says while callers can't be answered from the primary, and by which address it is looked for.
+async fn watch(database: Database, url: String, holds: Holds, shutdown: CancellationToken) {
+    loop {
+        if let Err(fault) = database.ping().await {
+            let why = format!("the primary at {url} does not answer the API: {fault}");
+            if holds.hold("api.url", &why, SystemClock.now()) {
+                tracing::warn!(why, "held");
+            }
+        } else if holds.release("api.url") {
+            tracing::info!("the primary answers the API again");
+        }
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = tokio::time::sleep(WATCH) => {}
+        }
+    }
 }
 
 fn open(config: &Config, url: &str) -> anyhow::Result<Database> {

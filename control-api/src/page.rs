@@ -86,7 +86,8 @@ pub(crate) async fn large<T: Serialize>(api: &Api, answer: &T) -> Result<Respons
     if bytes.len() > MAX_ANSWER {
         return Err(too_large());
     }
-    let room = (bytes.len() >> 10) as u32 + 1;
+    let length = bytes.len();
+    let room = (length >> 10) as u32 + 1;
     let room = api.gate.answers.clone().acquire_many_owned(room).await;
     let bytes = bytes::Bytes::from(bytes);
     let rest = (bytes, room);
@@ -96,7 +97,11 @@ pub(crate) async fn large<T: Serialize>(api: &Api, answer: &T) -> Result<Respons
             (Ok::<_, std::convert::Infallible>(chunk), (bytes, room))
         })
     });
-    Ok(([(header::CONTENT_TYPE, "application/json")], Body::from_stream(chunks)).into_response())
+    let headers = [
+        (header::CONTENT_TYPE, HeaderValue::from_static("application/json")),
+        (header::CONTENT_LENGTH, HeaderValue::from(length)),
+    ];
+    Ok((headers, Body::from_stream(chunks)).into_response())
 }
 
 /// A page of what the caller may see.

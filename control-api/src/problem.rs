@@ -94,6 +94,7 @@ impl Problem {
     /// Fields of the body are wrong.
     pub(crate) fn fields(errors: Vec<FieldProblem>) -> Self {
         let detail = match &errors[..] {
+            [one] if one.pointer.is_empty() => format!("the body: {}", one.detail),
             [one] => format!("{}: {}", one.pointer, one.detail),
             many => format!("{} fields are wrong", many.len()),
         };

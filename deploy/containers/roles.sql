@@ -33,6 +33,8 @@ alter role haystack_simulator login nosuperuser nocreatedb nocreaterole noreplic
 alter role haystack_api login nosuperuser nocreatedb nocreaterole noreplication nobypassrls
     password :'api';
 
+-- Who has nothing to do there need not get in.
+revoke all on database postgres, template1 from public;
 alter database :"DBNAME" owner to haystack;
 revoke all on database :"DBNAME" from public, haystack_ingest, haystack_simulator, haystack_api;
 grant connect on database :"DBNAME" to haystack_api;

@@ -98,8 +98,9 @@ impl Rights {
 
     /// Whether it is allowed for one entity of the org.
     pub fn may_with(&self, permission: Permission, entity: EntityId) -> bool {
-        let alone = || self.entities.get(&entity).is_some_and(|these| these.contains(&permission));
-        self.may(permission) || alone()
+        let has =
+            |these: &Permissions| these.contains(&permission) || these.contains(&Permission::Admin);
+        self.may(permission) || self.entities.get(&entity).is_some_and(has)
     }
 
     /// Whether whoever has these rights may give those away: nobody gives more than he has.

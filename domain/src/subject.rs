@@ -11,6 +11,9 @@ const TOKEN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-');
 /// The token that stands for "no org" or "no source".
 pub const NONE: &str = "_";
 
+/// The source of values that come by HTTP: their sender waits until the primary has committed them.
+pub const API: &str = "api";
+
 /// The token in the place of a part's number that stands for the end of its transaction.
 const END: &str = "end";
 

@@ -2,7 +2,7 @@
 //!
 //! Idle, a single message goes out at once. While the writer is busy a batch grows for nothing;
 //! after that it may linger, so that under load few large transactions do the work of many small
-//! ones. Batches are cut between messages only: a message larger than the limits goes alone.
+//! ones; not where somebody waits for the COMMIT, who sends nothing more before it. Batches are cut between messages only: a message larger than the limits goes alone.
 
 use std::time::Duration;
 
@@ -67,6 +67,8 @@ pub(crate) struct Moment {
     pub(crate) writer_free: bool,
     /// The writer was busy when the first message came.
     pub(crate) under_load: bool,
+    /// Somebody waits for the batch to be committed here.
+    pub(crate) waited_for: bool,
     /// Time since the first message came.
     pub(crate) age: Duration,
 }
@@ -91,7 +93,7 @@ pub(crate) fn step(batch: Size, limits: &Limits, moment: Moment) -> Step {
         Step::Fetch
     } else if !moment.writer_free {
         Step::Wait(None)
-    } else if moment.room && moment.under_load && !left.is_zero() {
+    } else if moment.room && moment.under_load && !moment.waited_for && !left.is_zero() {
         Step::Wait(Some(left))
     } else {
         Step::Go
@@ -109,6 +111,7 @@ mod tests {
         room: true,
         writer_free: true,
         under_load: false,
+        waited_for: false,
         age: Duration::ZERO,
     };
 
@@ -145,6 +148,14 @@ mod tests {
         let left = Some(Duration::from_millis(20));
         assert_eq!(step(size(1, 1, 1), &LIMITS, aged(30)), Step::Wait(left));
         assert_eq!(step(size(1, 1, 1), &LIMITS, aged(50)), Step::Go);
+    }
+
+    #[test]
+    fn what_somebody_waits_for_does_not_linger() {
+        let moment = Moment { under_load: true, waited_for: true, ..IDLE };
+        assert_eq!(step(size(1, 1, 1), &LIMITS, moment), Step::Go);
+        let backlog = Moment { drained: false, ..moment };
+        assert_eq!(step(size(1, 1, 1), &LIMITS, backlog), Step::Fetch);
     }
 
     #[test]

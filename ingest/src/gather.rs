@@ -81,6 +81,8 @@ pub(crate) struct Gatherer {
     room: Arc<Semaphore>,
     shutdown: CancellationToken,
     keeper: Keeper,
+    /// Whether this is for the first target: senders wait for its COMMIT.
+    first: bool,
     /// Fetched and not read yet.
     fetched: VecDeque<Delivery>,
     /// Read, and too large for the batch before.
@@ -95,9 +97,10 @@ impl Gatherer {
         room: Arc<Semaphore>,
         shutdown: CancellationToken,
         keeper: Keeper,
+        first: bool,
     ) -> Self {
         let (fetched, carried) = (VecDeque::new(), None);
-        Self { reader, limits, turns, room, shutdown, keeper, fetched, carried }
+        Self { reader, limits, turns, room, shutdown, keeper, first, fetched, carried }
     }
 
     /// Makes batches until the process is to stop or nobody takes them.
@@ -147,6 +150,7 @@ impl Gatherer {
                 room: permit.is_some(),
                 writer_free: self.turns.free(),
                 under_load,
+                waited_for: self.first && batch.waited_for,
                 age: begun.elapsed(),
             };
             match batching::step(batch.size, &self.limits, moment) {

@@ -1,7 +1,7 @@
 //! Messages of one org on their way into one target, as one piece of work.
 
-use crate::{batching::Size, bisect::Part};
-use domain::{Batch, Row, RowVersion, Work, merge::Key};
+use crate::{batching::Size, bisect::Part, letter};
+use domain::{Batch, Row, RowVersion, Work, merge::Key, subject::API};
 use nats::{Delivery, envelope};
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -9,6 +9,8 @@ use tokio::sync::OwnedSemaphorePermit;
 pub(crate) struct Message {
     pub(crate) delivery: Delivery,
     pub(crate) size: Size,
+    /// Its sender is answered when the primary has it.
+    pub(crate) waited_for: bool,
     /// What it asks for, or why it can't be read.
     pub(crate) content: Result<Batch, String>,
 }
@@ -17,13 +19,14 @@ impl Message {
     /// Reads a message and lets go of its bytes.
     pub(crate) fn read(mut delivery: Delivery) -> Self {
         let payload = delivery.take_payload();
+        let waited_for = letter::producer(&delivery) == API;
         let content: Result<Batch, String> =
             envelope::decode(&payload).map_err(|fault| fault.to_string());
         let rows = content.as_ref().map_or(0, |batch| {
             batch.samples() + batch.deletions.iter().map(|d| d.entities.len()).sum::<usize>()
         });
         let size = Size { rows, bytes: payload.len(), messages: 1 };
-        Self { delivery, size, content }
+        Self { delivery, size, waited_for, content }
     }
 }
 
@@ -39,6 +42,8 @@ struct Brought {
 pub(crate) struct Gathered {
     pub(crate) deliveries: Vec<Delivery>,
     pub(crate) size: Size,
+    /// Some sender is answered when the primary has it.
+    pub(crate) waited_for: bool,
     /// Unsorted until [`Gathered::finish`].
     pub(crate) work: Work,
     /// Rows for which the batch has a higher version. They count again where that is refused.
@@ -53,7 +58,7 @@ pub(crate) struct Gathered {
 impl Gathered {
     /// Adds a message.
     pub(crate) fn add(&mut self, message: Message) {
-        let Message { delivery, size, content } = message;
+        let Message { delivery, size, waited_for, content } = message;
         let ordinal = self.deliveries.len();
         let before = self.work.rows.len();
         let added = content.and_then(|batch| {
@@ -69,6 +74,7 @@ impl Gathered {
             Err(why) => self.unreadable.push((ordinal, why)),
         }
         self.size = self.size.plus(size);
+        self.waited_for |= waited_for;
         self.deliveries.push(delivery);
     }
 

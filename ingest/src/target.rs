@@ -24,6 +24,8 @@ const LEAST_SHARE: usize = 4 << 20;
 /// A target.
 pub(crate) struct Target {
     pub(crate) name: TargetName,
+    /// Whether it is the one whose COMMIT senders wait for.
+    pub(crate) is_primary: bool,
     pub(crate) database: Database,
     pub(crate) writer: Writer,
     pub(crate) wire: Wire,
@@ -57,6 +59,7 @@ impl Target {
         let share = (BATCHES_IN_MEMORY / config.targets.len().max(1)).max(LEAST_SHARE);
         Ok(Self {
             name: name.clone(),
+            is_primary: config.primary().0 == name,
             writer: Writer::new(database.clone()),
             database,
             wire,

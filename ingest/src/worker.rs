@@ -32,7 +32,8 @@ pub(crate) async fn run(target: Arc<Target>, org: OrgRef) {
     let (full, batches) = mpsc::channel(BATCHES_WAITING);
     let (room, shutdown) = (target.room.clone(), target.shutdown.clone());
     let keeper = Keeper::new(target.ack_wait);
-    let gatherer = Gatherer::new(reader, target.limits, turns.clone(), room, shutdown, keeper);
+    let (limits, first) = (target.limits, target.is_primary);
+    let gatherer = Gatherer::new(reader, limits, turns.clone(), room, shutdown, keeper, first);
     // A task of its own: reading messages and feeding the database each take a core.
     // Without a writer nobody would take what it keeps: it goes when this function goes.
     let gathering = AbortOnDropHandle::new(tokio::spawn(gatherer.run(full)));

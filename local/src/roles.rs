@@ -94,6 +94,9 @@ pub async fn set_up(cluster: &Postgres, roles: &Roles, databases: &[&str]) -> Re
     let what = || format!("can't set up the roles and databases of {}", cluster.name());
     let mut admin = cluster.superuser("postgres").connect().await.with_context(what)?;
     make_roles(&mut admin, roles).await.with_context(what)?;
+    // Who has nothing to do there need not get in.
+    let elsewhere = "revoke all on database postgres, template1 from public";
+    admin.execute(elsewhere).await.with_context(what)?;
     for database in databases {
         make_database(&mut admin, database).await.with_context(what)?;
     }

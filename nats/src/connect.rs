@@ -1,5 +1,6 @@
 //! A connection to the server, checked once and kept for ever.
 
+use crate::model::Followed;
 use async_nats::{Client, ConnectOptions, Event, jetstream};
 use std::{
     sync::Arc,
@@ -65,6 +66,8 @@ pub struct Wire {
     pub reconnects: watch::Receiver<u64>,
     /// On whose behalf `MODEL` is written, for the audit log.
     pub author: Option<Arc<Author>>,
+    /// `MODEL` as this process follows it; without, whoever looks something up reads all of it.
+    pub model: Option<Followed>,
 }
 
 /// On whose behalf something is written.
@@ -117,13 +120,19 @@ impl Wire {
             .ack_timeout(ACK_TIMEOUT)
             .max_ack_inflight(MAX_IN_FLIGHT)
             .build(client.clone());
-        Ok(Self { client, jetstream, reconnects, author: None })
+        Ok(Self { client, jetstream, reconnects, author: None, model: None })
     }
 
     /// The same connection, on somebody's behalf.
     #[must_use]
     pub fn on_behalf_of(&self, author: Author) -> Self {
         Self { author: Some(author.into()), ..self.clone() }
+    }
+
+    /// The same connection, of a process that follows `MODEL`.
+    #[must_use]
+    pub fn knowing(&self, model: Followed) -> Self {
+        Self { model: Some(model), ..self.clone() }
     }
 }
 

@@ -1,6 +1,8 @@
 //! Numbers that are allocated once and never used again, by compare-and-set beside `MODEL`.
 
 use crate::{Wire, streams::COUNTERS};
+use async_nats::jetstream::kv::CreateErrorKind;
+use sha2::{Digest, Sha256};
 use std::ops::Range;
 
 /// Attempts before a crowded counter gives up; each loses only to somebody who won.
@@ -65,6 +67,27 @@ pub async fn allocate(
         }
     }
     Err(fault(format!("{MAX_ATTEMPTS} others were faster")))
+}
+
+/// The number that belongs to a name: allocated by whoever asks first, and given to all who ask again.
+pub async fn claim(wire: &Wire, counter: Counter, name: &str) -> Result<i32, CounterFault> {
+    let fault = |why: String| CounterFault(counter, why);
+    let store = wire.jetstream.get_key_value(COUNTERS).await.map_err(|e| fault(e.to_string()))?;
+    let digest = Sha256::digest(name);
+    let key = format!("{}.{digest:x}", counter.key());
+    if let Some(value) = store.get(&key).await.map_err(|e| fault(e.to_string()))? {
+        return parse(&value).map_err(fault);
+    }
+    let number = allocate(wire, counter, 1).await?.start;
+    match store.create(&key, number.to_string().into()).await {
+        Ok(_) => Ok(number),
+        Err(error) if error.kind() == CreateErrorKind::AlreadyExists => {
+            let value = store.get(&key).await.map_err(|e| fault(e.to_string()))?;
+            let value = value.ok_or_else(|| fault(format!("{key} is gone")))?;
+            parse(&value).map_err(fault)
+        }
+        Err(error) => Err(fault(error.to_string())),
+    }
 }
 
 fn parse(value: &[u8]) -> Result<i32, String> {

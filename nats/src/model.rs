@@ -12,7 +12,10 @@ use async_nats::jetstream::{
 };
 use domain::{Clock, SystemClock, Timestamp, directory::Directory, model::Record};
 use futures_util::StreamExt;
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::{
+    sync::{Arc, PoisonError, RwLock, RwLockReadGuard},
+    time::Duration,
+};
 use tokio::sync::watch;
 
 /// Why the model can't be read or written.
@@ -228,6 +231,22 @@ pub async fn load(wire: &Wire) -> Result<Directory, ModelFault> {
     Ok(directory)
 }
 
+/// Longest wait until the directory that a process follows knows what `MODEL` holds.
+const CATCH_UP: Duration = Duration::from_secs(5);
+
+/// Looks something up in `MODEL` as it is now: in the directory of this process, where it follows one,
+/// else in all of it, read anew.
+pub async fn look<T>(wire: &Wire, seen: impl FnOnce(&Directory) -> T) -> Result<T, ModelFault> {
+    let Some(mut followed) = wire.model.clone() else { return Ok(seen(&load(wire).await?)) };
+    // Not the stream's last sequence: that may be of a record that was deleted.
+    let last = last_bytes(wire, "model.>").await?.map_or(0, |(sequence, _)| sequence);
+    let known = tokio::time::timeout(CATCH_UP, followed.reached(last)).await;
+    if !known.unwrap_or(false) {
+        return Err(server(format!("this process does not know record {last} yet")));
+    }
+    Ok(seen(&followed.read()))
+}
+
 /// A directory that follows `MODEL`. Clones share it.
 #[derive(Clone)]
 pub struct Followed {
@@ -258,7 +277,12 @@ impl Followed {
             }
         };
         patience.moving();
-        while self.read().sequence() < last {
+        self.reached(last).await
+    }
+
+    /// Waits until the directory knows all up to a sequence; `false` where nobody follows any more.
+    pub async fn reached(&mut self, sequence: u64) -> bool {
+        while self.read().sequence() < sequence {
             if !self.changed().await {
                 return false;
             }

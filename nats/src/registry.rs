@@ -7,7 +7,9 @@ mod logical;
 mod metrics;
 mod poller;
 
-pub use access::{Opens, add_key, add_key_as, add_user, grant, new_token, revoke_key};
+pub use access::{
+    Opens, add_key, add_key_as, add_user, grant, new_token, revoke_key, set_user_active,
+};
 pub use domain::model::Wanted;
 pub use logical::{add_logical, create_logical};
 pub use metrics::create_metrics;
@@ -16,7 +18,7 @@ pub use poller::{add_poller, add_poller_as, configure_poller, poller_fits, set_p
 use crate::{
     Wire,
     counter::{Counter, CounterFault, allocate},
-    model::{ModelFault, get, load, put},
+    model::{ModelFault, get, look, put},
 };
 use domain::{
     Clock, DeviceId, EntityId, OrgId, OrgKey, SystemClock, TypeId,
@@ -27,7 +29,7 @@ use domain::{
     raw::ProfileRef,
     tags::TagValue,
 };
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 /// Why something was not registered.
 #[derive(Debug, thiserror::Error)]
@@ -48,7 +50,10 @@ pub enum RegistryFault {
     #[error("there is no org {0}; `haystack org list` names them, `haystack org add` makes one")]
     NoOrg(OrgKey),
     /// There is no such device type.
-    #[error("org {0} has no device type {1}; `haystack device-type list --org {0}` names them")]
+    #[error(
+        "org {0} has no device type {1}; `haystack device-type list --org {0}` names those that it \
+         has, `haystack device-type apply FILE --org {0}` makes one"
+    )]
     NoType(OrgKey, TypeId),
     /// The name is taken by something else.
     #[error("{0}")]
@@ -132,38 +137,40 @@ pub async fn apply_device_type_over(
 ) -> Result<Registered<TypeHead>, RegistryFault> {
     definition.check()?;
     check_examples(&definition, SystemClock.now())?;
-    let directory = load(wire).await?;
-    let org_id = org_of(&directory, org)?;
+    let org_id = look(wire, |model| org_of(model, org)).await??;
     let id = definition.device_type.clone();
     let (expected, head) = current_head(wire, org, org_id, &id).await?;
-    let before = head.as_ref().and_then(|head| directory.profile(org, &head.current));
-    for version in 1..=head.as_ref().map_or(0, |head| head.current.version) {
-        let earlier = ProfileRef { id: id.clone(), version };
-        if let Some(earlier) = directory.profile(org, &earlier) {
-            kinds_stay(&earlier.definition, &definition)?;
-        }
+    let latest = head.as_ref().map_or(0, |head| head.current.version);
+    let earlier = look(wire, |model| versions(model, org, &id, latest)).await?;
+    for earlier in &earlier {
+        kinds_stay(&earlier.definition, &definition)?;
     }
-    if let (Some(head), Some(before)) = (&head, before)
-        && before.definition == definition
+    if let Some(head) = &head
+        && earlier.iter().any(|it| it.version == latest && it.definition == definition)
     {
-        complete_points(wire, &directory, &definition, org).await?;
+        complete_points(wire, &definition, org).await?;
         return Ok(Registered::Unchanged(head.clone()));
     }
     if seen.is_some_and(|seen| seen != expected) {
         let subject = Record::DeviceType(head_of(org, org_id, &id, 0)).subject();
         return Err(ModelFault::Conflict(subject.to_string()).into());
     }
-    let after = head.map_or(0, |head| head.current.version);
-    let version = unused_version(wire, after, org, &definition).await?;
+    let version = unused_version(wire, latest, org, &definition).await?;
     let profile = Profile { org: org.clone(), org_id, version, definition: definition.clone() };
     put(wire, &Record::Profile(Box::new(profile)), 0).await?;
     // Points first: a message that the new version normalizes finds them.
-    complete_points(wire, &directory, &definition, org).await?;
+    complete_points(wire, &definition, org).await?;
     let new = head_of(org, org_id, &id, version);
     put(wire, &Record::DeviceType(new.clone()), expected).await?;
     // And again for devices that were registered meanwhile, by the version before.
-    complete_points(wire, &load(wire).await?, &definition, org).await?;
+    complete_points(wire, &definition, org).await?;
     Ok(Registered::Made(new))
+}
+
+/// The versions of a device type up to one, in their order.
+fn versions(model: &Directory, org: &OrgKey, id: &TypeId, latest: u32) -> Vec<Arc<Profile>> {
+    let version = |version| model.profile(org, &ProfileRef { id: id.clone(), version }).cloned();
+    (1..=latest).filter_map(version).collect()
 }
 
 /// The head of a device type as it is now, with the sequence that a writer must expect.
@@ -231,12 +238,11 @@ async fn unused_version(
 /// Gives every device of the type a point for each metric.
 async fn complete_points(
     wire: &Wire,
-    directory: &Directory,
     definition: &DeviceType,
     org: &OrgKey,
 ) -> Result<(), RegistryFault> {
-    let of_type = |device: &&std::sync::Arc<Device>| device.device_type == definition.device_type;
-    for device in directory.devices(org).iter().filter(of_type) {
+    let of_type = |device: &&Arc<Device>| device.device_type == definition.device_type;
+    for device in look(wire, |model| model.devices(org)).await?.iter().filter(of_type) {
         let subject = Record::Device(Device::clone(device)).subject().to_string();
         let Some((sequence, Record::Device(mut device))) = get(wire, &subject).await? else {
             continue;
@@ -256,33 +262,42 @@ pub async fn add_device(
     device_type: TypeId,
     name: Option<String>,
 ) -> Result<Registered<Device>, RegistryFault> {
-    let directory = load(wire).await?;
-    let org_id = org_of(&directory, org)?;
-    let definition = directory
-        .head(org, &device_type)
-        .and_then(|head| directory.profile(org, &head.current))
-        .map(|profile| profile.definition.clone())
-        .ok_or_else(|| RegistryFault::NoType(org.clone(), device_type.clone()))?;
-    if let Some(found) = directory.device(&id) {
-        return found_device(found, org, &device_type);
+    let known = |model: &Directory| {
+        let definition = in_force(model, org, &device_type)?;
+        Ok::<_, RegistryFault>((org_of(model, org)?, definition, model.device(&id).cloned()))
+    };
+    let (org_id, profile, found) = look(wire, known).await??;
+    let definition = &profile.definition;
+    if let Some(found) = found {
+        return found_device(&found, org, &device_type);
     }
     let name = name.unwrap_or_else(|| id.to_string());
     let points = BTreeMap::new();
     let role = definition.role();
     let mut device = Device { id, org: org.clone(), org_id, device_type, name, role, points };
-    add_points(wire, &mut device, &definition).await?;
+    add_points(wire, &mut device, definition).await?;
     let sequence = put_new(wire, &Record::Device(device.clone())).await?;
     // The type may have got a new version meanwhile; its `apply` did not see this device.
-    let directory = load(wire).await?;
-    let head = directory.head(org, &device.device_type);
-    let now = head.and_then(|head| directory.profile(org, &head.current));
-    if let Some(now) = now
-        && now.definition != definition
+    let now = look(wire, |model| in_force(model, org, &device.device_type)).await?;
+    if let Ok(now) = now
+        && now.definition != *definition
         && add_points(wire, &mut device, &now.definition).await?
     {
         put(wire, &Record::Device(device.clone()), sequence).await?;
     }
     Ok(Registered::Made(device))
+}
+
+/// The version in force of a device type.
+fn in_force(
+    model: &Directory,
+    org: &OrgKey,
+    device_type: &TypeId,
+) -> Result<Arc<Profile>, RegistryFault> {
+    org_of(model, org)?;
+    let head = model.head(org, device_type);
+    let profile = head.and_then(|head| model.profile(org, &head.current));
+    profile.cloned().ok_or_else(|| RegistryFault::NoType(org.clone(), device_type.clone()))
 }
 
 fn found_device(

@@ -30,7 +30,7 @@ pub(crate) fn set(port: u16) -> io::Result<usize> {
             continue;
         };
         // What was closed meanwhile, what is no socket, what has no peer: not ours.
-        if !peer_port(number).is_some_and(|peer| peer == port) {
+        if peer_port(number) != Some(port) {
             continue;
         }
         let stream = TcpStream::from(handle(number)?);

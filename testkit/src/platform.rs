@@ -187,6 +187,13 @@ impl Platform {
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
+    /// Runs a command that must fail; what it says.
+    pub fn fail(&self, arguments: &[&str]) -> String {
+        let output = self.command(arguments);
+        assert!(!output.status.success(), "haystack {arguments:?} succeeded");
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    }
+
     /// Registers a device of type `temperature-sensor`; gives the entities of its points
     /// `humidity` and `temperature`.
     pub fn add_device(&self, id: &str) -> (i32, i32) {

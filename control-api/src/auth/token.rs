@@ -97,6 +97,10 @@ impl Tokens {
             return Err(refused());
         }
         let header = decode_header(token).map_err(|_| refused())?;
+        // What it says must be understood (RFC 7515, 4.1.11), and there is nothing of that kind that is.
+        if header.crit.is_some() {
+            return Err(refused());
+        }
         let kid = header.kid.filter(|kid| kid.len() <= MAX_KID).ok_or_else(refused)?;
         let trusted = self.issuer(token).ok_or_else(refused)?;
         let known = trusted.jwks.key(&kid).await.ok_or_else(refused)?;

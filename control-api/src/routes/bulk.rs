@@ -18,8 +18,13 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use domain::{
-    Batch, EntityId, Group, OrgId, OrgKey, Revision, Sample, Timestamp, Values, access::Permission,
-    batch::MAX_TEXT, model::Entity, normalize::TimeLimits, subject::Subject, tags::TagValue,
+    Batch, EntityId, Group, OrgId, OrgKey, Revision, Sample, Timestamp, Values,
+    access::Permission,
+    batch::MAX_TEXT,
+    model::Entity,
+    normalize::TimeLimits,
+    subject::{API, Subject},
+    tags::TagValue,
 };
 use nats::{
     envelope,
@@ -33,8 +38,6 @@ use std::time::{Duration, Instant};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-/// Who publishes them, in subjects.
-const SOURCE: &str = "api";
 /// How long the stream may take until a caller is told to come again.
 const STREAM: Duration = Duration::from_secs(5);
 /// Pause before a publish that failed is tried again, under the same id.
@@ -295,8 +298,7 @@ async fn store(
     samples: Vec<Sample>,
     mut taken: Option<&mut Taken>,
 ) -> Result<u64, Problem> {
-    let subject =
-        Subject::Telemetry { org: org.to_string(), source: SOURCE.to_owned() }.to_string();
+    let subject = Subject::Telemetry { org: org.to_string(), source: API.to_owned() }.to_string();
     let id = match &taken {
         None => new_id(),
         Some(taken) => {
@@ -384,7 +386,7 @@ async fn committed(api: &Api, org: &OrgKey, sequence: u64) -> Result<(), Problem
         None => Err(away()),
         Some(Fate::Committed) => Ok(()),
         Some(Fate::Doubtful) => {
-            let letters = outcome::letters_about(&api.wire, &api.primary, org, SOURCE, sequence);
+            let letters = outcome::letters_about(&api.wire, &api.primary, org, API, sequence);
             let letters = letters.await.map_err(|_| away())?;
             if letters.is_empty() {
                 return Ok(());

@@ -4,7 +4,7 @@ use super::{Registered, RegistryFault, add_points, entity, put_new};
 use crate::{
     Wire,
     counter::{Counter, allocate},
-    model::{ModelFault, load, put},
+    model::{ModelFault, look, put},
 };
 use domain::{
     DeviceId, EntityId,
@@ -28,33 +28,39 @@ pub async fn add_logical(
     id: Option<DeviceId>,
     name: Option<String>,
 ) -> Result<Registered<Device>, RegistryFault> {
-    let taken = |text: String| Err(RegistryFault::Taken(text));
     if identifier.is_empty() || identifier.len() > MAX_IDENTIFIER {
         return taken(format!("an identifier has 1 to {MAX_IDENTIFIER} bytes"));
     }
-    let directory = load(wire).await?;
-    let (parent, definition) = gateway_of(&directory, gateway)?;
-    if let Some(found) = directory.logical(gateway, identifier) {
-        return match id.filter(|id| *id != found.id) {
-            Some(_) => taken(format!("{gateway} calls device {} {identifier:?}", found.id)),
-            None => Ok(Registered::Unchanged(found.as_ref().clone())),
+    let known = |directory: &Directory| {
+        let (parent, definition) = gateway_of(directory, gateway)?;
+        if let Some(found) = directory.logical(gateway, identifier) {
+            return match id.filter(|id| *id != found.id) {
+                Some(_) => taken(format!("{gateway} calls device {} {identifier:?}", found.id)),
+                None => Ok((found.as_ref().clone(), None)),
+            };
+        }
+        let id = match id {
+            Some(id) => Some(id).filter(|id| directory.device(id).is_none()),
+            None => free_name(directory, gateway, identifier),
         };
-    }
-    let id = match id {
-        Some(id) => Some(id).filter(|id| directory.device(id).is_none()),
-        None => free_name(&directory, gateway, identifier),
+        let Some(id) = id else { return taken("the device id is taken".to_owned()) };
+        if directory.logical_count(gateway) >= MAX_LOGICAL {
+            return taken(format!(
+                "{gateway} has {MAX_LOGICAL} logical devices, the most there can be"
+            ));
+        }
+        Ok((device(&parent, id, identifier), Some(definition)))
     };
-    let Some(id) = id else { return taken("the device id is taken".to_owned()) };
-    if directory.logical_count(gateway) >= MAX_LOGICAL {
-        return taken(format!(
-            "{gateway} has {MAX_LOGICAL} logical devices, the most there can be"
-        ));
-    }
-    let mut device = device(&parent, id, identifier);
+    let (mut device, definition) = look(wire, known).await??;
+    let Some(definition) = definition else { return Ok(Registered::Unchanged(device)) };
     device.name = name.unwrap_or(device.name);
     add_points(wire, &mut device, &definition).await?;
     put_new(wire, &Record::Device(device.clone())).await?;
     Ok(Registered::Made(device))
+}
+
+fn taken<T>(text: String) -> Result<T, RegistryFault> {
+    Err(RegistryFault::Taken(text))
 }
 
 /// Registers those that a gateway was the first to speak of; how many are new. The directory must

@@ -4,10 +4,11 @@ use super::{RegistryFault, org_of};
 use crate::{
     Wire,
     counter::{Counter, allocate},
-    model::{ModelFault, get, load, put},
+    model::{ModelFault, get, look, put},
 };
 use domain::{
     EntityId, OrgId, OrgKey, SimulatorId,
+    directory::Directory,
     model::{ACTIVE, Entity, Poller, Record, Wanted},
     simulator::EntityKeys,
     tags::{TagValue, Tags},
@@ -27,7 +28,7 @@ pub async fn add_poller(
     config: String,
     wanted: &[Wanted],
 ) -> Result<Poller, RegistryFault> {
-    let org_id = org_of(&load(wire).await?, org)?;
+    let org_id = look(wire, |model| org_of(model, org)).await??;
     let mut poller = Poller {
         id: SimulatorId(i32::MAX),
         org: org.clone(),
@@ -88,7 +89,8 @@ pub async fn set_poller_status(
     id: SimulatorId,
     status: &str,
 ) -> Result<Option<(Poller, bool)>, RegistryFault> {
-    let Some(poller) = load(wire).await?.poller(id).cloned() else { return Ok(None) };
+    let poller = look(wire, |model| model.poller(id).cloned()).await?;
+    let Some(poller) = poller else { return Ok(None) };
     let subject = Record::Poller(Box::new((*poller).clone())).subject().to_string();
     let Some((sequence, Record::Poller(found))) = get(wire, &subject).await? else {
         return Ok(None);
@@ -127,14 +129,17 @@ async fn complete(
         keys.extend(missing.iter().zip(ids).map(|(one, id)| (one.key.clone(), EntityId(id))));
     }
     let new: BTreeSet<EntityId> = missing.iter().map(|one| keys[&one.key]).collect();
-    let directory = load(wire).await?;
-    let changed = wanted.iter().filter_map(|one| {
-        let (id, tags) = (keys[&one.key], resolved(&one.tags, &keys));
-        let entity = Entity { id, org: org.clone(), org_id, name: one.name.clone(), tags };
-        let same = directory.entity(id).is_some_and(|known| **known == entity);
-        (!same).then(|| write(wire.clone(), entity, new.contains(&id)))
+    let changed = |model: &Directory| -> Vec<Entity> {
+        let entities = wanted.iter().map(|one| {
+            let (id, tags) = (keys[&one.key], resolved(&one.tags, &keys));
+            Entity { id, org: org.clone(), org_id, name: one.name.clone(), tags }
+        });
+        entities.filter(|it| model.entity(it.id).is_none_or(|known| **known != *it)).collect()
+    };
+    let changed = look(wire, changed).await?.into_iter().map(|entity| {
+        let is_new = new.contains(&entity.id);
+        write(wire.clone(), entity, is_new)
     });
-    let changed: Vec<_> = changed.collect();
     stream::iter(changed).buffer_unordered(WRITES).try_collect::<()>().await?;
     Ok(keys)
 }

@@ -1,9 +1,13 @@
 //! Keys and what they open.
 
 use super::{Api, number};
+use futures_util::future::join_all;
 use reqwest::Method;
 use serde_json::json;
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 use testkit::{Platform, eventually};
 
 #[tokio::test]
@@ -38,12 +42,19 @@ async fn keys_are_made_shown_once_and_revoked_by_the_api_and_by_hand() {
     })
     .await;
     let began = Instant::now();
-    platform.succeed(&["key", "revoke", &by_hand[4..16]]);
+    // All of it may be given; what is wrong with it is not repeated.
+    platform.succeed(&["key", "revoke", &by_hand]);
+    let refused = platform.fail(&["key", "revoke", "hsk_secret"]);
+    assert!(!refused.contains("secret"), "{refused}");
     eventually("it opens nothing", || async {
         if status(by_hand.clone()).await == 401 { Ok(()) } else { Err(String::new()) }
     })
     .await;
     assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    let over = ["key", "add", "e", "--platform", "--expires", "2020-01-01T00:00:00Z"];
+    assert!(platform.fail(&over).contains("past"));
+    let strange = ["key", "add", "e", "--org", "demo", "--entity", "999999=read"];
+    assert!(platform.fail(&strange).contains("999999"));
     let expires = json!({ "name": "e", "org_id": 1, "permissions": ["read"],
         "expires_at": "2020-01-01T00:00:00Z" });
     assert_eq!(api.post("/key", &expires).await.status, 422);
@@ -100,4 +111,53 @@ async fn who_changed_what_is_on_record() {
         Ok(())
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_subject_is_one_user_however_often_it_is_made_at_once() {
+    let platform = Platform::start("").await;
+    let _ingest = platform.service("ingest");
+    let api = Api::start(&platform).await;
+    let user = |number: usize| json!({ "name": format!("name {number}"), "issuer": "https://issuer.test", "subject": "ada" });
+    let made = join_all((0..6).map(|number| {
+        let request = api.request(Method::POST, "/user", &api.admin).json(&user(number));
+        api.send(request)
+    }));
+    let made = made.await;
+    let statuses: Vec<u16> = made.iter().map(|answer| answer.status).collect();
+    assert_eq!(statuses.iter().filter(|status| **status == 201).count(), 1, "{made:?}");
+    assert!(statuses.iter().all(|status| [200, 201].contains(status)), "{made:?}");
+    let ids: BTreeSet<i32> = made.iter().map(|answer| answer.number("user_id")).collect();
+    assert_eq!(ids.len(), 1);
+    let listed = api.get("/user").await;
+    assert_eq!(listed.body.as_array().unwrap().len(), 1, "{listed:?}");
+    let id = ids.first().unwrap().to_string();
+    platform.succeed(&["user", "deactivate", &id]);
+    eventually("the user is off", || async {
+        let user = api.get(&format!("/user/{id}")).await;
+        if user.body["active"] == false { Ok(()) } else { Err(format!("{user:?}")) }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_admin_of_an_org_learns_of_nobody_elses_users_by_their_numbers() {
+    let platform = Platform::start("").await;
+    let _ingest = platform.service("ingest");
+    let api = Api::start(&platform).await;
+    let other = api.post("/org", &json!({ "org_key": "other" })).await.number("org_id");
+    let user = json!({ "name": "Eve", "issuer": "https://issuer.test", "subject": "eve" });
+    let user = api.post("/user", &user).await.number("user_id");
+    let org_admin = api.key(1, &["admin"]).await;
+    let grant = json!({ "user_id": user, "permissions": ["read"] });
+    let by = |key: &str| {
+        let request = api.request(Method::POST, "/org/1/permission", key).json(&grant);
+        async { api.send(request).await.status }
+    };
+    assert_eq!(by(&org_admin).await, 422);
+    let elsewhere = api.post(&format!("/org/{other}/permission"), &grant).await;
+    assert_eq!(elsewhere.status, 200);
+    assert_eq!(by(&org_admin).await, 422, "known elsewhere is not known here");
+    assert_eq!(by(&api.admin).await, 200);
+    assert_eq!(by(&org_admin).await, 200, "who is in the org already may be given more");
 }

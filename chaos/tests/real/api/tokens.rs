@@ -183,10 +183,18 @@ async fn good_tokens_are_let_in_and_forged_ones_are_not() {
     .unwrap();
     // {"alg":"none","kid":"rsa"}
     let unsigned = format!("eyJhbGciOiJub25lIiwia2lkIjoicnNhIn0.{}.", body(&claims));
+    // Of a kind that asks to be understood, and is not.
+    let critical = Header {
+        kid: Some("rsa".to_owned()),
+        crit: Some(vec!["exp".to_owned()]),
+        ..Header::new(Algorithm::RS256)
+    };
+    let critical = encode(&critical, &claims, &rsa.key).unwrap();
     let good = rsa.sign(&claims);
     let (signed, _) = good.rsplit_once('.').unwrap();
     let forged = [
         confused,
+        critical,
         unsigned,
         stranger.sign(&claims),
         Signer { kid: "ec".to_owned(), ..Signer::new("x", Algorithm::RS256) }.sign(&claims),

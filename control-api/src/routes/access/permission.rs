@@ -1,6 +1,6 @@
 //! What users may do in orgs.
 
-use super::{super::entity::org, of_org};
+use super::{super::entity::org, of_org, user::sees};
 use crate::{
     Api,
     caller::Caller,
@@ -74,7 +74,8 @@ async fn list_permissions(
 
 /// Let a user do things in an org
 ///
-/// In place of what the user might do there before.
+/// In place of what the user might do there before. Whoever is not in an org of the caller's yet is brought
+/// in by an admin of the platform.
 #[utoipa::path(post, path = "/org/{org_id}/permission", tag = "access", request_body = NewGrant,
     params(("org_id" = i32, Path)),
     responses(
@@ -90,8 +91,10 @@ async fn grant(
     let NewGrant { user_id, permissions, entities } = new;
     let rights = Rights { permissions, entities };
     let org = org(&api, &caller, id, Permission::Admin)?;
-    if api.directory.read().user(UserId(user_id)).is_none() {
-        return Err(Problem::field("/user_id", "there is no such user"));
+    if !knows(&api, &caller, UserId(user_id)) {
+        let detail =
+            "there is no such user in your orgs; an admin of the platform brings in another";
+        return Err(Problem::field("/user_id", detail));
     }
     let (grant, revision) = write_grant(&api, &caller, &org, user_id, rights).await?;
     let Grant { org_id, user, rights: Rights { permissions, entities }, .. } = grant;
@@ -112,12 +115,17 @@ async fn take_permissions(
     Path((id, user)): Path<(i32, i32)>,
 ) -> Result<StatusCode, Problem> {
     let org = org(&api, &caller, id, Permission::Admin)?;
-    let there = api.directory.read().user(UserId(user)).is_some();
-    if !there {
+    if !knows(&api, &caller, UserId(user)) {
         return Err(Problem::not_found("user"));
     }
     write_grant(&api, &caller, &org, user, Rights::default()).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Whether a user is there, as far as the caller may know: a number alone must not tell who it is.
+fn knows(api: &Api, caller: &Caller, user: UserId) -> bool {
+    let directory = api.directory.read();
+    directory.user(user).is_some() && sees(caller, &directory, user)
 }
 
 async fn write_grant(

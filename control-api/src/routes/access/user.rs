@@ -99,7 +99,11 @@ async fn list_users(State(api): State<Api>, caller: Caller) -> Result<Response, 
 }
 
 /// Whether a caller may know of a user: its own, or of an org where it is an admin.
-fn sees(caller: &Caller, directory: &domain::directory::Directory, user: UserId) -> bool {
+pub(super) fn sees(
+    caller: &Caller,
+    directory: &domain::directory::Directory,
+    user: UserId,
+) -> bool {
     let mut grants = directory.grants(user).filter(|grant| !grant.rights.is_empty());
     caller.may == May::All
         || caller.who == crate::caller::Who::User(user)

@@ -85,12 +85,12 @@ fn told(poller: &Poller, refusal: Refusal, pointer: &str, denied: StatusCode) ->
             Problem::new(denied, detail)
         }
         (_, NOBODY) => Problem::away(format!(
-            "no simulator service answers for simulator {id}: does one run? One that was just made is \
-             found in a moment"
+            "no simulator service answers for simulator {id}: `haystack status` says whether one runs; one \
+             that was just made is found in a moment"
         )),
         (_, NO_ANSWER) => Problem::away(format!(
-            "the service of simulator {id} did not answer in time; it may have been done all the same: \
-             look at its state"
+            "the service of simulator {id} did not answer in time; it may have been done all the same. \
+             GET /simulator/health/{id} tells what is known without it, `haystack status` whether it runs"
         )),
         (409, text) => Problem::new(denied, text),
         (422, text) => match field(text) {

@@ -12,6 +12,7 @@ use crate::{
     caller::Caller,
     extract::{Path, Query},
     problem::Problem,
+    share::Place,
 };
 use axum::{
     extract::State,
@@ -47,6 +48,8 @@ const CHECK: Duration = Duration::from_secs(2);
 const ALIVE: Duration = Duration::from_secs(15);
 /// How soon a reader is to come back when this service stops.
 const COME_BACK: Duration = Duration::from_secs(1);
+/// Most streams that one caller follows at once.
+const STREAMS_EACH: usize = 32;
 /// Rows that are read at once.
 const ROWS: i64 = 200;
 /// Where a reader says what it has.
@@ -86,6 +89,9 @@ pub(in crate::routes) async fn follow_activities(
     let has = last_event_id(&headers)?.or(line(begin.after)?);
     let busy = |_| Problem::away("too many streams at once; try again later");
     let permit = api.gate.streams.clone().try_acquire_owned().map_err(busy)?;
+    let place = api.gate.shares.take(&caller.who, STREAMS_EACH).ok_or_else(|| {
+        Problem::away(format!("{} follows {STREAMS_EACH} streams already", caller.who))
+    })?;
     let after = first(&database, poller.id, has).await?;
     let follower = Follower {
         news: heard(&api, &poller.org, poller.id).await,
@@ -99,6 +105,7 @@ pub(in crate::routes) async fn follow_activities(
         database,
         api,
         _permit: permit,
+        _place: place,
     };
     let events = Sse::new(stream::unfold(Box::new(follower), Follower::next));
     let events = events.keep_alive(KeepAlive::new().interval(ALIVE));
@@ -152,6 +159,7 @@ struct Follower {
     checked: Instant,
     over: bool,
     _permit: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 impl Follower {
