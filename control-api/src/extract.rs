@@ -190,14 +190,11 @@ impl<T: DeserializeOwned + Send> FromRequestParts<Api> for Path<T> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
-        match axum::extract::Path::<T>::from_request_parts(parts, api).await {
-            Ok(axum::extract::Path(read)) => Ok(Self(read)),
-            // Nothing has such a number or name.
-            Err(_) => {
-                let detail = "nothing here has such a number or name as the path gives";
-                Err(Problem::new(StatusCode::NOT_FOUND, detail))
-            }
-        }
+        let read = axum::extract::Path::<T>::from_request_parts(parts, api).await;
+        read.map(|axum::extract::Path(read)| Self(read)).map_err(|_| {
+            let detail = "nothing here has such a number or name as the path gives";
+            Problem::new(StatusCode::NOT_FOUND, detail)
+        })
     }
 }
 
