@@ -14,8 +14,9 @@ use futures_util::{StreamExt, stream};
 use nats::{
     PublishFault,
     chunks::{self, ChunkReader, Found, What},
-    publish::Patience,
+    publish::{self, Patience},
     retry::Pauses,
+    streams::CHUNKS,
 };
 use std::{sync::PoisonError, time::Duration};
 use tokio::{
@@ -224,11 +225,11 @@ async fn fulfil(shared: &Shared, patience: &Patience, wish: Wish) -> Result<Done
     let wire = &shared.wire;
     match wish {
         Wish::Remove(sequences) => {
-            chunks::remove(wire, &sequences).await?;
+            publish::remove(wire, CHUNKS, &sequences).await?;
             Ok(Done::Removed)
         }
         Wish::End { name, end, before } => {
-            chunks::remove(wire, &before).await?;
+            publish::remove(wire, CHUNKS, &before).await?;
             let forgotten = !before.is_empty();
             // Whatever fails, the reader is opened anew and finds out.
             let stored = match chunks::write_end(wire, &name, &end).await {

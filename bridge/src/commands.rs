@@ -1,6 +1,9 @@
 //! Commands for devices: request and reply over NATS, out through the broker. Any bridge answers.
 
-use crate::{Shared, mqtt};
+use crate::{
+    Shared, mqtt,
+    serving::{Service, serve},
+};
 use domain::{
     Clock, DeviceId, SystemClock,
     command::{Command, Fate, MAX_COMMAND, SERVICE, Told},
@@ -8,16 +11,10 @@ use domain::{
     topic,
 };
 use metrics::counter;
-use nats::{
-    micro::{Refusal, Request, Served},
-    retry::Pauses,
-};
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use nats::micro::Refusal;
+use std::time::{Duration, Instant};
 use tokio::{
-    sync::{Semaphore, oneshot},
+    sync::oneshot,
     time::{timeout, timeout_at},
 };
 
@@ -28,50 +25,19 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(4);
 
 /// Serves until shutdown.
 pub(crate) async fn run(shared: Shared) {
-    let patience = shared.patience("commands");
-    let mut pauses = Pauses::default();
-    let room = Arc::new(Semaphore::new(AT_ONCE));
-    loop {
-        let [name, id, verb] = SERVICE;
-        let why = match Served::<Command>::start(&shared.wire, name, id, &[verb]).await {
-            Err(refusal) => refusal.text,
-            Ok(mut served) => {
-                patience.moving();
-                loop {
-                    let request = tokio::select! {
-                        () = shared.shutdown.cancelled() => return,
-                        request = served.next() => request,
-                    };
-                    let Some(request) = request else { break };
-                    answer(&shared, &room, request).await;
-                }
-                "the endpoint was closed".to_owned()
-            }
-        };
-        if !patience.pause(&mut pauses, &why).await {
-            return;
-        }
-    }
-}
-
-async fn answer(shared: &Shared, room: &Arc<Semaphore>, request: Request<Command>) {
-    let Ok(permit) = room.clone().try_acquire_owned() else {
-        let busy = Refusal::new(503, format!("{AT_ONCE} commands wait for the broker; come again"));
-        return request.answer::<Told>(Err(busy)).await;
-    };
-    let shared = shared.clone();
-    tokio::spawn(async move {
-        let Request { ask, .. } = &request;
-        let done = send(&shared, ask).await;
+    let name = (SERVICE[0], SERVICE[1]);
+    let service = Service { what: "commands", name, verbs: &SERVICE[2..], at_once: AT_ONCE };
+    serve(shared, service, |shared, command: Command, _| async move {
+        let done = send(&shared, &command).await;
         let outcome = match &done {
             Ok(Told { fate: Fate::Taken }) => "taken".to_owned(),
             Ok(Told { fate: Fate::NobodyListens }) => "nobody_listens".to_owned(),
             Err(refusal) => refusal.status.to_string(),
         };
         counter!("haystack_bridge_commands_total", "outcome" => outcome).increment(1);
-        request.answer(done).await;
-        drop(permit);
-    });
+        done
+    })
+    .await;
 }
 
 async fn send(shared: &Shared, command: &Command) -> Result<Told, Refusal> {

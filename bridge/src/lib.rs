@@ -7,8 +7,10 @@ mod assemble;
 mod commands;
 mod counters;
 mod door;
+mod letters;
 pub mod mqtt;
 mod normalize;
+mod serving;
 
 use anyhow::Context;
 use counters::Counters;
@@ -109,6 +111,7 @@ async fn serve(
         Patience { holds: holds.clone(), what: "model".to_owned(), shutdown: shutdown.clone() };
     // Nothing is taken before it is known who the senders are.
     let Some(directory) = model::follow(wire.clone(), patience).await else { return Ok(()) };
+    let wire = wire.knowing(directory.clone());
     let ack_wait = config.ack_wait();
     let overrun = Arc::default();
     let shared = Shared { wire, directory, counters, holds, shutdown, link, overrun, ack_wait };
@@ -123,6 +126,7 @@ async fn serve(
     let (looked, may_go) = oneshot::channel();
     if !leaving {
         lifecycle.spawn(commands::run(shared.clone()));
+        lifecycle.spawn(letters::run(shared.clone(), limits));
     }
     let assemble = tokio::spawn(assemble::run(shared.clone(), open, may_go));
     let door_closed = CancellationToken::new();

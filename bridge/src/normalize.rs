@@ -21,9 +21,10 @@ use crate::Shared;
 use batch::Work;
 use clocks::Clocks;
 use domain::{Clock, SystemClock, failpoint, normalize::TimeLimits};
-use entry::{Known, NotYet, Strangers};
+use entry::Strangers;
+pub(crate) use entry::{Known, NotYet};
 use keep::ask_for_time;
-use message::{Normalized, Stored, normalize_message};
+pub(crate) use message::{Normalized, Stored, normalize_message, normalize_one};
 use nats::{
     CancellationToken, Delivery, Reader, consume::Durable, inspect::NORMALIZE, publish::Patience,
     streams::RAW,
@@ -32,6 +33,7 @@ use news::News;
 use std::{sync::Arc, time::Duration};
 use store::store;
 use strangers::Aside;
+pub(crate) use strangers::register;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Pieces of work that are being stored while the next is worked on.

@@ -84,6 +84,21 @@ pub(crate) async fn run(command: KeyCommand, globals: &Globals) -> anyhow::Resul
             let AddArgs { name, org, device, platform: _, may, entity, expires, out } = args;
             let over = expires.is_some_and(|at| at <= connect::now_here());
             anyhow::ensure!(!over, "--expires is a moment of the past: the key would open nothing");
+            let rightless = may.is_empty() && entity.is_empty();
+            anyhow::ensure!(
+                org.is_some() || rightless,
+                "--may and --entity are of an org (--org): a key for a device sends its telemetry, and one \
+                 for the platform opens everything"
+            );
+            if let Some(path) = &out {
+                // Before there is a key that would be lost.
+                anyhow::ensure!(
+                    !path.exists(),
+                    "{} is there already: name another file",
+                    path.display()
+                );
+                local::secret::write(path, b"").with_context(|| path.display().to_string())?;
+            }
             let opens = match (org, device) {
                 (Some(org), _) => {
                     let rights = rights(may, entity);
@@ -152,10 +167,12 @@ fn row(key: &Key) -> [String; 5] {
         Scope::Org { org, rights, .. } => {
             let names: Vec<_> = rights.permissions.iter().map(|it| it.as_str()).collect();
             let single = match rights.entities.len() {
-                0 => String::new(),
-                many => format!(" and {many} single entities"),
+                0 => None,
+                1 => Some("one single entity".to_owned()),
+                many => Some(format!("{many} single entities")),
             };
-            format!("{org}: {}{single}", names.join(", "))
+            let opened: Vec<_> = names.into_iter().map(ToOwned::to_owned).chain(single).collect();
+            format!("{org}: {}", opened.join(", "))
         }
     };
     let state = match (key.revoked_at, key.expires_at) {

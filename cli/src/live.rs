@@ -50,7 +50,7 @@ impl Figures {
                 *figures.lag.entry(target.to_string()).or_default() += consumer.lag();
             }
         }
-        figures.dead = inspect::stream(wire, streams::DEAD).await?.messages;
+        figures.dead = inspect::letters(wire).await?.values().map(|count| *count as u64).sum();
         Ok(figures)
     }
 

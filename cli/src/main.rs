@@ -3,6 +3,7 @@
 mod connect;
 mod crl;
 mod databases;
+mod dead_letters;
 mod demo;
 mod device;
 mod device_type;
@@ -87,6 +88,9 @@ enum Command {
     Doctor(doctor::DoctorArgs),
     /// Gateways' reports whose parts are still coming, and what is missing
     Transactions(transactions::TransactionsArgs),
+    /// What could not be processed: look at it, try it again, give it up
+    #[command(subcommand)]
+    DeadLetters(dead_letters::LettersCommand),
     /// Exit 0 if a service that runs here answers, for health checks
     Healthy(healthy::HealthyArgs),
     /// Compare the targets: the same rows in each, by org and hour?
@@ -175,6 +179,7 @@ async fn run(command: Command, globals: &Globals) -> anyhow::Result<ExitCode> {
         Command::Status(args) => status::run(&args, globals).await,
         Command::Doctor(args) => doctor::run(&args, globals).await,
         Command::Transactions(args) => transactions::run(&args, globals).await,
+        Command::DeadLetters(command) => dead_letters::run(command, globals).await,
         Command::Healthy(args) => healthy::run(&args, globals).await,
         Command::Verify(args) => verify::run(&args, globals).await,
         Command::Config(args) => settings::run(&args, globals),

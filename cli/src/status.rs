@@ -276,7 +276,12 @@ fn print_services(status: &Status) {
     for line in &status.services {
         let counters: Vec<_> = line.counters.iter().map(|(k, v)| format!("{k} {v}")).collect();
         let counters = counters.join(", ");
-        println!("{} ({}), since its start: {counters}", line.service, line.instance);
+        let since = if counters.is_empty() {
+            String::new()
+        } else {
+            format!(", since its start: {counters}")
+        };
+        println!("{} ({}){since}", line.service, line.instance);
         for (name, text) in &line.details {
             println!("    {name}: {text}");
         }
@@ -308,6 +313,7 @@ fn print_letters(status: &Status) {
         table.row([line.letters.to_string(), line.stage.clone(), org, source, last]);
     }
     table.print();
+    println!("({})", crate::dead_letters::HINT);
     if status.dead_letters.len() > LISTED_LETTERS {
         println!("… and {} more sources (--json)", status.dead_letters.len() - LISTED_LETTERS);
     }

@@ -82,7 +82,9 @@ pub(crate) async fn run(command: UserCommand, globals: &Globals) -> anyhow::Resu
                 Registered::Unchanged(user) => println!("user {} exists ({})", user.id, user.name),
             }
             if !known {
-                eprintln!("haystack: no issuer of auth.issuers says so of its tokens yet");
+                eprintln!(
+                    "haystack: auth.issuers names no such issuer, so nobody can sign in as this user yet"
+                );
             }
         }
         UserCommand::List { json } => {

@@ -91,7 +91,10 @@ impl Door {
             Ok(false) => "device",
             // More than a second's worth at once never fits.
             Err(_) => {
-                let detail = "more messages in one request than a device may send in a second";
+                let detail = format!(
+                    "{messages} messages in one request, more than a device or its org may send in a second \
+                     (api.device_rate, api.org_rate)"
+                );
                 return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail));
             }
             Ok(true) => match of_org().map(|all| all.is_ok()) {

@@ -141,10 +141,18 @@ fn told(error: &serde_json::Error) -> String {
     let place = format!(" at line {} column {}", error.line(), error.column());
     let text = text.strip_suffix(&place).unwrap_or(&text);
     // What a type is called here tells nobody anything.
-    match text.rsplit_once(", expected struct ") {
-        Some((wrong, _)) => format!("{wrong}, expected an object"),
-        None => text.to_owned(),
-    }
+    let Some((wrong, expected)) = text.rsplit_once(", expected ") else { return text.to_owned() };
+    let expected = match expected {
+        _ if expected.starts_with("struct ") => "an object",
+        "i8" | "i16" | "i32" | "i64" => "a whole number",
+        "u8" | "u16" | "u32" | "u64" | "usize" => "a whole number from 0 on",
+        "f32" | "f64" => "a number",
+        "a sequence" => "a list",
+        "a map" => "an object",
+        "a boolean" => "true or false",
+        other => other,
+    };
+    format!("{wrong}, expected {expected}")
 }
 
 /// A path as a JSON pointer (RFC 6901).
@@ -232,7 +240,7 @@ mod tests {
             (
                 r#"{"inner": [{"number": "x"}]}"#,
                 422,
-                "/inner/0/number: invalid type: string \"x\", expected i32",
+                "/inner/0/number: invalid type: string \"x\", expected a whole number",
             ),
             ("[[]]", 422, "the body: invalid type: sequence, expected an object"),
             (r#"{"inner": [[3]]}"#, 422, "/inner/0: invalid type: sequence, expected an object"),

@@ -17,13 +17,15 @@ pub const BEFORE_RAW_ACK: &str = "normalize.before_raw_ack";
 pub const BEFORE_TELEMETRY_ACK: &str = "ingest.before_telemetry_ack";
 /// After an archive's COMMIT, before `RAW` is told.
 pub const BEFORE_ARCHIVE_ACK: &str = "archive.before_raw_ack";
+/// What a letter gives is stored, before the letter is taken out of `DEAD`.
+pub const BEFORE_LETTER_LEAVES: &str = "letters.before_letter_leaves";
 /// Rows are on their way into the database, nothing is committed.
 pub const MID_COPY: &str = "store.mid_copy";
 /// After a simulator's readings are stored, before its state is saved.
 pub const BEFORE_STATE_SAVE: &str = "simulator.before_state_save";
 
 /// All of them.
-pub const ALL: [&str; 9] = [
+pub const ALL: [&str; 10] = [
     BEFORE_PUBACK,
     BEFORE_ASSEMBLED,
     BEFORE_PARTS_REMOVED,
@@ -31,6 +33,7 @@ pub const ALL: [&str; 9] = [
     BEFORE_RAW_ACK,
     BEFORE_TELEMETRY_ACK,
     BEFORE_ARCHIVE_ACK,
+    BEFORE_LETTER_LEAVES,
     MID_COPY,
     BEFORE_STATE_SAVE,
 ];

@@ -1,8 +1,11 @@
 //! Dead letters: what could not be processed, with what is needed to look at it and try again.
 
-use crate::{OrgKey, Origin, TargetName, Timestamp};
+use crate::{OrgKey, Origin, TargetName, Timestamp, raw::Sender};
 use serde::{Deserialize, Serialize};
 use std::fmt;
+
+/// In a subject, the place of the stage of a letter that is not tried again.
+pub const DROPPED: &str = "dropped";
 
 /// Where processing gave up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -14,6 +17,15 @@ pub enum Stage {
     Normalize,
     /// From `TELEMETRY` into a target.
     Ingest,
+}
+
+impl std::str::FromStr for Stage {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let all = [Self::Assemble, Self::Normalize, Self::Ingest];
+        let known = all.into_iter().find(|stage| stage.as_str() == text);
+        known.ok_or_else(|| format!("{text:?} is no stage; there are assemble, normalize, ingest"))
+    }
 }
 
 impl Stage {
@@ -65,7 +77,38 @@ pub enum Reason {
     RefusedByDatabase,
 }
 
+impl std::str::FromStr for Reason {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let known = Self::ALL.into_iter().find(|reason| reason.as_str() == text);
+        known.ok_or_else(|| {
+            let all = Self::ALL.map(Self::as_str).join(", ");
+            format!("{text:?} is no reason; there are {all}")
+        })
+    }
+}
+
 impl Reason {
+    /// All of them.
+    pub const ALL: [Self; 16] = [
+        Self::UnknownDevice,
+        Self::NotJson,
+        Self::TooLarge,
+        Self::TooComplex,
+        Self::WrongType,
+        Self::NothingMapped,
+        Self::UnknownMetric,
+        Self::TimeOutOfRange,
+        Self::UnknownProfile,
+        Self::Undecodable,
+        Self::NotAStatus,
+        Self::NotAPart,
+        Self::TransactionExpired,
+        Self::TransactionSuperseded,
+        Self::TransactionRefused,
+        Self::RefusedByDatabase,
+    ];
+
     /// As letters and filters write it.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -136,6 +179,36 @@ pub struct Letter {
     /// Bytes that stand nowhere else.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub attachments: Vec<Attachment>,
+    /// For whom an unknown sender was taken by the first redrive that gave readings: every later one
+    /// takes it for the same, or two values would have one version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub taken_for: Option<Sender>,
+    /// It was tried again, and its target has not told yet what became of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting: Option<Waiting>,
+    /// Somebody decided that it is not tried again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dropped: Option<Dropped>,
+}
+
+/// Where what is tried again stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Waiting {
+    /// In `TELEMETRY`.
+    pub sequence: u64,
+    /// Where it fails, its letter stands behind this number of `DEAD`.
+    pub behind: u64,
+}
+
+/// Why a letter is not tried again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dropped {
+    /// Who decided it, e.g. `user:3 Ada`.
+    pub by: String,
+    /// Why.
+    pub reason: String,
+    /// When.
+    pub at: Timestamp,
 }
 
 /// Bytes that a letter keeps.
@@ -151,16 +224,32 @@ pub struct Attachment {
 impl Letter {
     /// Its identity: whoever sets the same thing aside twice writes the same letter.
     pub fn id(&self) -> String {
+        let note = match (&self.dropped, &self.waiting) {
+            (Some(_), _) => "/dropped".to_owned(),
+            (None, Some(waiting)) => format!("/waiting/{}", waiting.sequence),
+            (None, None) => String::new(),
+        };
+        format!("{}/{}{note}", self.about(), self.attempts)
+    }
+
+    /// What it is about: the same however often it is tried again.
+    pub fn about(&self) -> String {
         let target = self.target.as_ref().map_or("-", TargetName::as_str);
         let Source { stream, sequence, row } = &self.source;
-        let (stage, attempt) = (self.stage.as_str(), self.attempts);
-        format!("{stage}/{target}/{stream}/{sequence}/{row}/{attempt}")
+        format!("{}/{target}/{stream}/{sequence}/{row}", self.stage.as_str())
+    }
+
+    /// The same, tried once more in vain.
+    #[must_use]
+    pub fn again(&self, reason: Reason, detail: String, at: Timestamp) -> Self {
+        let attempts = self.attempts.saturating_add(1);
+        Self { reason, detail, at, attempts, waiting: None, ..self.clone() }
     }
 
     /// The subject it is filed under.
     pub fn subject(&self) -> crate::subject::Subject {
         crate::subject::Subject::Dead {
-            stage: self.stage.as_str().to_owned(),
+            stage: if self.dropped.is_some() { DROPPED } else { self.stage.as_str() }.to_owned(),
             org: self.org.as_ref().map(|org| org.as_str().to_owned()),
             source: self.sender.clone(),
         }

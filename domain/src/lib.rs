@@ -21,6 +21,7 @@ pub mod normalize;
 pub mod pointer;
 pub mod presence;
 pub mod raw;
+pub mod recall;
 pub mod receipt;
 pub mod row;
 pub mod simulator;

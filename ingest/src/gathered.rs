@@ -2,7 +2,11 @@
 
 use crate::{batching::Size, bisect::Part, letter};
 use domain::{Batch, Row, RowVersion, Work, merge::Key, subject::API};
-use nats::{Delivery, envelope};
+use nats::{
+    Delivery, envelope,
+    letters::{RETRIED, Retried},
+};
+use std::collections::BTreeMap;
 use tokio::sync::OwnedSemaphorePermit;
 
 /// A delivered message, read.
@@ -11,6 +15,8 @@ pub(crate) struct Message {
     pub(crate) size: Size,
     /// Its sender is answered when the primary has it.
     pub(crate) waited_for: bool,
+    /// Of which refused row it is another attempt.
+    pub(crate) retried: Option<Retried>,
     /// What it asks for, or why it can't be read.
     pub(crate) content: Result<Batch, String>,
 }
@@ -18,6 +24,7 @@ pub(crate) struct Message {
 impl Message {
     /// Reads a message and lets go of its bytes.
     pub(crate) fn read(mut delivery: Delivery) -> Self {
+        let retried = delivery.header(RETRIED).and_then(Retried::parse);
         let payload = delivery.take_payload();
         let waited_for = letter::producer(&delivery) == API;
         let content: Result<Batch, String> =
@@ -26,7 +33,7 @@ impl Message {
             batch.samples() + batch.deletions.iter().map(|d| d.entities.len()).sum::<usize>()
         });
         let size = Size { rows, bytes: payload.len(), messages: 1 };
-        Self { delivery, size, waited_for, content }
+        Self { delivery, size, waited_for, retried, content }
     }
 }
 
@@ -44,6 +51,8 @@ pub(crate) struct Gathered {
     pub(crate) size: Size,
     /// Some sender is answered when the primary has it.
     pub(crate) waited_for: bool,
+    /// Messages (by their place in `deliveries`) that are another attempt, and of what.
+    pub(crate) retried: BTreeMap<usize, Retried>,
     /// Unsorted until [`Gathered::finish`].
     pub(crate) work: Work,
     /// Rows for which the batch has a higher version. They count again where that is refused.
@@ -58,7 +67,7 @@ pub(crate) struct Gathered {
 impl Gathered {
     /// Adds a message.
     pub(crate) fn add(&mut self, message: Message) {
-        let Message { delivery, size, waited_for, content } = message;
+        let Message { delivery, size, waited_for, retried, content } = message;
         let ordinal = self.deliveries.len();
         let before = self.work.rows.len();
         let added = content.and_then(|batch| {
@@ -75,6 +84,7 @@ impl Gathered {
         }
         self.size = self.size.plus(size);
         self.waited_for |= waited_for;
+        self.retried.extend(retried.map(|retried| (ordinal, retried)));
         self.deliveries.push(delivery);
     }
 
@@ -89,6 +99,7 @@ impl Gathered {
         let shift = self.deliveries.len();
         self.deliveries.extend(other.deliveries);
         self.size = self.size.plus(other.size);
+        self.retried.extend(other.retried.into_iter().map(|(at, it)| (at + shift, it)));
         self.superseded.extend(other.superseded);
         self.brought.extend(
             other.brought.into_iter().map(|b| Brought { message: b.message + shift as u32, ..b }),

@@ -4,7 +4,7 @@ use domain::{
     Batch, DeviceId, Letter, Position, Reason, Row, RowVersion, Stage, TargetName, Timestamp,
     letter::Source, subject::Subject,
 };
-use nats::{Delivery, streams::TELEMETRY};
+use nats::{Delivery, letters::Retried, streams::TELEMETRY};
 use serde_json::{Value, json};
 use store::{Fault, OrgRef};
 
@@ -17,6 +17,15 @@ pub(crate) struct Place {
     pub(crate) row: u32,
     /// Its device, or else who produced the message.
     pub(crate) sender: String,
+    /// How often it was tried before.
+    pub(crate) attempts: u32,
+}
+
+impl From<Retried> for Place {
+    fn from(retried: Retried) -> Self {
+        let Retried { attempts, sequence, row, sender } = retried;
+        Self { sequence, row, sender, attempts }
+    }
 }
 
 /// Finds a row in its message again: of equal ones the last, which is the one that counted.
@@ -72,7 +81,7 @@ pub(crate) fn unreadable(
     at: Timestamp,
 ) -> Letter {
     let sequence = delivery.position().sequence;
-    let place = Place { sequence, row: 0, sender: producer(delivery) };
+    let place = Place { sequence, row: 0, sender: producer(delivery), attempts: 0 };
     blank(names, place, Reason::Undecodable, why.to_owned(), at)
 }
 
@@ -94,10 +103,12 @@ fn blank(
         row: None,
         origin: None,
         revision: 0,
-        // A redrive is a new message: what is set aside here was set aside for the first time.
-        attempts: 1,
+        attempts: place.attempts.saturating_add(1),
         at,
         attachments: Vec::new(),
+        taken_for: None,
+        waiting: None,
+        dropped: None,
     }
 }
 

@@ -14,6 +14,7 @@ use nats::{
     Delivery, Fsynced, PublishFault,
     consume::read_again,
     envelope,
+    letters::Retried,
     outcome::{self, Outcome},
     publish::{Outgoing, publish},
     retry::Pauses,
@@ -33,6 +34,8 @@ struct Refused {
 struct Message {
     position: Position,
     producer: String,
+    /// Of which row, refused before, it is another attempt.
+    retried: Option<Retried>,
 }
 
 /// Acknowledges what is whole, writes letters about the rest, then acknowledges that.
@@ -79,7 +82,8 @@ pub(crate) async fn settle(
 fn about(batch: &Gathered, row: Row, fault: Fault) -> Refused {
     let message = |at: usize| {
         let delivery = &batch.deliveries[at];
-        Message { position: delivery.position(), producer: letter::producer(delivery) }
+        let retried = batch.retried.get(&at).cloned();
+        Message { position: delivery.position(), producer: letter::producer(delivery), retried }
     };
     let mut from: Vec<Message> = batch.brought(row.version).map(message).collect();
     // The first message that has the row names the letter, whatever the batch.
@@ -148,7 +152,11 @@ async fn write_letters(
     }
     let mut shelf = Shelf::default();
     for Refused { row, fault, from } in refused {
-        let place = shelf.find(writer, hurt, &row, &from).await?;
+        let retried = from.iter().find_map(|message| message.retried.clone());
+        let place = match retried {
+            Some(retried) => retried.into(),
+            None => shelf.find(writer, hurt, &row, &from).await?,
+        };
         let names = (&writer.target.name, &writer.org);
         let letter = letter::refused(names, place, &row, &fault, SystemClock.now());
         proofs.push(post(writer, hurt, letter).await?);
@@ -209,7 +217,7 @@ impl Shelf {
             let Some(batch) = self.read(writer, hurt, sequence).await? else { continue };
             if let Some((number, device)) = letter::find(batch, message.position, row) {
                 let sender = device.map_or(message.producer.clone(), |device| device.to_string());
-                return Ok(Place { sequence, row: number, sender });
+                return Ok(Place { sequence, row: number, sender, attempts: 0 });
             }
         }
         // Only where the stream was emptied by hand.
@@ -217,8 +225,9 @@ impl Shelf {
             sequence: message.position.sequence,
             row: 0,
             sender: message.producer.clone(),
+            attempts: 0,
         };
-        let unknown = Place { sequence: 0, row: 0, sender: String::new() };
+        let unknown = Place { sequence: 0, row: 0, sender: String::new(), attempts: 0 };
         Ok(from.first().map_or(unknown, place))
     }
 

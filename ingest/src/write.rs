@@ -106,7 +106,7 @@ impl OrgWriter {
         let (mut pauses, mut seen, mut asked_again) = (Pauses::default(), 0, false);
         loop {
             self.try_all(batch, narrowed).await?;
-            if let Some(fault) = doubted(narrowed) {
+            if let Some(fault) = doubted(batch, narrowed) {
                 let why = format!("all rows are refused, so it may be the table: {}", fault.reason);
                 self.doubt(batch, narrowed, &mut pauses, &why).await?;
                 (seen, asked_again) = (0, false);
@@ -238,12 +238,15 @@ pub(crate) async fn hand_back(deliveries: Vec<Delivery>) {
 }
 
 /// Why the table is doubted, not the rows: none was taken. Somebody may have added a constraint or
-/// changed a column's type. What no text column of any table takes needs no witness: a NUL.
-fn doubted(narrowed: &Narrowed) -> Option<&Fault> {
+/// changed a column's type. What no text column of any table takes needs no witness: a NUL; nor does a row
+/// that was to blame before and is tried again.
+fn doubted<'n>(batch: &Gathered, narrowed: &'n Narrowed) -> Option<&'n Fault> {
     if narrowed.stored.iter().any(|committed| committed.counts().offered > 0) {
         return None;
     }
     let nul = |row: &Row| row.values.s.as_ref().is_some_and(|text| text.contains('\0'));
-    let doubtful = narrowed.refused.iter().find(|(work, _)| !work.rows.iter().any(nul));
+    let retried = |row: &Row| batch.brought(row.version).any(|at| batch.retried.contains_key(&at));
+    let to_blame = |row: &Row| nul(row) || retried(row);
+    let doubtful = narrowed.refused.iter().find(|(work, _)| !work.rows.iter().any(to_blame));
     doubtful.map(|(_, fault)| fault)
 }

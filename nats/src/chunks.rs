@@ -13,7 +13,7 @@ use async_nats::{
     HeaderMap,
     jetstream::{
         consumer::{DeliverPolicy, pull},
-        stream::{DeleteMessageErrorKind, DirectGetErrorKind},
+        stream::DirectGetErrorKind,
     },
 };
 use bytes::Bytes;
@@ -203,18 +203,4 @@ pub async fn remove_parts(wire: &Wire, name: &Name, end: &End) -> Result<(), Pub
     let all = subject(name, None);
     let all = format!("{}.*", all.rsplit_once('.').map_or("", |(head, _)| head));
     stream.purge().filter(all).sequence(last + 1).await.map(drop).map_err(later)
-}
-
-/// Removes messages; those that are gone are no error.
-pub async fn remove(wire: &Wire, sequences: &[u64]) -> Result<(), PublishFault> {
-    let stream = wire.jetstream.get_stream_no_info(CHUNKS).await.map_err(later)?;
-    for sequence in sequences {
-        match stream.delete_message(*sequence).await {
-            Ok(_) => {}
-            // The server has no message of that number (any more).
-            Err(error) if matches!(error.kind(), DeleteMessageErrorKind::JetStream(_)) => {}
-            Err(error) => return Err(later(error)),
-        }
-    }
-    Ok(())
 }

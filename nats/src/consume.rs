@@ -135,6 +135,11 @@ impl Delivery {
         self.pending
     }
 
+    /// The value of a header.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        Some(self.message.headers.as_ref()?.get(name)?.as_str())
+    }
+
     /// Whether it was delivered before.
     pub fn redelivered(&self) -> bool {
         self.delivered > 1
@@ -142,8 +147,7 @@ impl Delivery {
 
     /// The oldest acceptance among what it carries, where the writer noted it.
     pub fn oldest_accepted(&self) -> Option<Timestamp> {
-        let value = self.message.headers.as_ref()?.get(OLDEST_ACCEPTED)?;
-        value.as_str().parse().ok().and_then(Timestamp::from_micros)
+        self.header(OLDEST_ACCEPTED)?.parse().ok().and_then(Timestamp::from_micros)
     }
 
     /// Tells the stream that it is done, with the proof that what came of it is safe. The
@@ -188,11 +192,25 @@ pub async fn read_again(
     stream: &str,
     sequence: u64,
 ) -> Result<Option<Bytes>, crate::PublishFault> {
+    Ok(read_placed(wire, stream, sequence).await?.map(|(_, body)| body))
+}
+
+/// The same with where it stands and when it was stored.
+pub async fn read_placed(
+    wire: &Wire,
+    stream: &str,
+    sequence: u64,
+) -> Result<Option<(Position, Bytes)>, crate::PublishFault> {
     let later = |error: String| crate::PublishFault::Later(format!("{stream}: {error}"));
     let found = wire.jetstream.get_stream_no_info(stream).await;
     let found = found.map_err(|error| later(error.to_string()))?.direct_get(sequence).await;
     match found {
-        Ok(message) => Ok(Some(message.payload)),
+        Ok(message) => {
+            let stored_at = Timestamp::from_nanos(message.time.unix_timestamp_nanos());
+            let stored_at =
+                stored_at.ok_or_else(|| later("a message without its time".to_owned()))?;
+            Ok(Some((Position { sequence, stored_at }, message.payload)))
+        }
         Err(error) if error.kind() == DirectGetErrorKind::NotFound => Ok(None),
         Err(error) => Err(later(error.to_string())),
     }

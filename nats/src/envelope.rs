@@ -99,6 +99,14 @@ impl Schema for domain::presence::Presence {
     const NAME: &'static str = "presence of a device";
     const VERSION: u16 = 1;
 }
+impl Schema for domain::recall::Ask {
+    const NAME: &'static str = "request about a letter";
+    const VERSION: u16 = 1;
+}
+impl Schema for domain::recall::Told {
+    const NAME: &'static str = "answer about a letter";
+    const VERSION: u16 = 1;
+}
 impl Schema for Letter {
     const NAME: &'static str = "dead letter";
     const VERSION: u16 = 1;

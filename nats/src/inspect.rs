@@ -187,8 +187,12 @@ pub async fn letters(wire: &Wire) -> Result<BTreeMap<String, usize>, ModelFault>
     let stream = wire.jetstream.get_stream_no_info(crate::streams::DEAD).await.map_err(server)?;
     let mut subjects = stream.info_with_subjects("dead.>").await.map_err(server)?;
     let mut letters = BTreeMap::new();
+    // What was dropped is on record, and no letter any more.
+    let dropped = format!("dead.{}.", domain::letter::DROPPED);
     while let Some((subject, count)) = subjects.try_next().await.map_err(server)? {
-        letters.insert(subject, count);
+        if !subject.starts_with(&dropped) {
+            letters.insert(subject, count);
+        }
     }
     Ok(letters)
 }

@@ -10,6 +10,7 @@ pub mod envelope;
 pub mod idempotency;
 pub mod inspect;
 pub mod lease;
+pub mod letters;
 pub mod micro;
 pub mod model;
 pub mod news;

@@ -42,6 +42,9 @@ pub const NOBODY: &str = "no service answers: does one run it?";
 /// The text of a refusal where the question did not get away.
 pub const UNASKED: &str = "the request could not be sent: is NATS up?";
 
+/// The end of a refusal by a service that has too much to do.
+pub const AGAIN: &str = "come again";
+
 /// A request that came in.
 pub struct Request<T> {
     /// What is asked.

@@ -6,7 +6,7 @@ use async_nats::{
     header::{NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, NATS_MESSAGE_ID},
     jetstream::{
         context::{PublishError, PublishErrorKind},
-        stream::{DirectGetErrorKind, LastRawMessageErrorKind},
+        stream::{DeleteMessageErrorKind, DirectGetErrorKind, LastRawMessageErrorKind},
     },
 };
 use bytes::Bytes;
@@ -61,18 +61,23 @@ pub struct Outgoing {
 impl Outgoing {
     /// A message with an id: whoever sends it twice within the stream's window stores it once.
     pub fn new(subject: impl Into<String>, id: &str, payload: Bytes) -> Self {
+        let mut message = Self::without_id(subject, payload);
+        message.headers.insert(NATS_MESSAGE_ID, id);
+        message
+    }
+
+    /// A message without an id: sent twice, it is stored twice.
+    pub fn without_id(subject: impl Into<String>, payload: Bytes) -> Self {
         let mut headers = HeaderMap::new();
-        headers.insert(NATS_MESSAGE_ID, id);
         headers.insert("content-type", crate::envelope::CONTENT_TYPE);
         Self { subject: subject.into(), headers, payload }
     }
 
     /// A message that is stored only where the subject's last sequence is `expected` (0: none).
     pub fn expecting(subject: impl Into<String>, expected: u64, payload: Bytes) -> Self {
-        let mut headers = HeaderMap::new();
-        headers.insert(NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, expected.to_string());
-        headers.insert("content-type", crate::envelope::CONTENT_TYPE);
-        Self { subject: subject.into(), headers, payload }
+        let mut message = Self::without_id(subject, payload);
+        message.headers.insert(NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, expected.to_string());
+        message
     }
 
     /// Adds a header.
@@ -118,6 +123,22 @@ fn fault(error: &PublishError) -> PublishFault {
             PublishFault::Later(source.map_or_else(|| error.to_string(), ToString::to_string))
         }
     }
+}
+
+/// Removes messages; those that are gone are no error.
+pub async fn remove(wire: &Wire, stream: &str, sequences: &[u64]) -> Result<(), PublishFault> {
+    let later = |error: String| PublishFault::Later(format!("{stream}: {error}"));
+    let opened = wire.jetstream.get_stream_no_info(stream).await;
+    let opened = opened.map_err(|error| later(error.to_string()))?;
+    for sequence in sequences {
+        match opened.delete_message(*sequence).await {
+            Ok(_) => {}
+            // The server has no message of that number (any more).
+            Err(error) if matches!(error.kind(), DeleteMessageErrorKind::JetStream(_)) => {}
+            Err(error) => return Err(later(error.to_string())),
+        }
+    }
+    Ok(())
 }
 
 /// The last message of a subject.

@@ -175,6 +175,9 @@ async fn set_aside(
         attempts: 1,
         at: SystemClock.now(),
         attachments,
+        taken_for: None,
+        waiting: None,
+        dropped: None,
     };
     let (mut row, mut lot, mut bytes) = (0, Vec::new(), 0);
     for part in &end.parts {

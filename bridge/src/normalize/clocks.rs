@@ -14,7 +14,7 @@ const LATE_MICROS: i64 = 10 * 60 * 1_000_000;
 
 /// What a message told of its device's clock.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Told {
+pub(crate) struct Told {
     /// From the time of receipt to the newest moment in the message, in microseconds; negative:
     /// behind. `None` where the device tells no time.
     pub ahead_micros: Option<i64>,

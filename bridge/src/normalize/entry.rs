@@ -24,7 +24,7 @@ const MAX_DETAIL: usize = 2_000;
 
 /// What is known when a message is normalized.
 #[derive(Clone, Copy)]
-pub(super) struct Known<'d> {
+pub(crate) struct Known<'d> {
     /// Devices and profiles.
     pub directory: &'d Directory,
     /// Believable moments.
@@ -38,7 +38,7 @@ pub(super) struct Known<'d> {
 
 /// What is to be done before the message can be normalized.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum NotYet {
+pub(crate) enum NotYet {
     /// The directory lacks something that the writer of the message may have known. Wait until it
     /// has caught up, then do the same again, settled.
     Unsettled,
@@ -48,7 +48,7 @@ pub(super) enum NotYet {
 
 /// What is not registered and is to be.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(super) struct Strangers {
+pub(crate) struct Strangers {
     /// Logical devices, by gateway.
     pub logical: BTreeMap<DeviceId, BTreeSet<String>>,
     /// Metrics, by device.

@@ -19,7 +19,7 @@ const FIRST_ATTEMPT: u32 = 1;
 
 /// A message of `RAW` and where it stands.
 #[derive(Clone, Copy)]
-pub(super) struct Stored<'b> {
+pub(crate) struct Stored<'b> {
     /// Where it stands, and when it was stored.
     pub position: Position,
     /// Its subject.
@@ -30,7 +30,7 @@ pub(super) struct Stored<'b> {
 
 /// What comes of one message of `RAW`.
 #[derive(Debug, Default, PartialEq)]
-pub(super) struct Normalized {
+pub(crate) struct Normalized {
     /// Readings, in the order of the entries.
     pub groups: Vec<(OrgKey, Group)>,
     /// What each of them says of its device's clock.
@@ -42,7 +42,7 @@ pub(super) struct Normalized {
 }
 
 /// Normalizes all entries; `now` is for the letters.
-pub(super) fn normalize_message(
+pub(crate) fn normalize_message(
     stored: Stored<'_>,
     known: Known<'_>,
     now: Timestamp,
@@ -70,6 +70,22 @@ pub(super) fn normalize_message(
         normalized.letters.extend(fault.map(|fault| about_entry(entry, origin, fault, now)));
     }
     if strangers.is_empty() { Ok(normalized) } else { Err(NotYet::Create(strangers)) }
+}
+
+/// Normalizes one entry, whoever its sender is taken for.
+pub(crate) fn normalize_one(
+    entry: &RawMessage<'_>,
+    origin: Origin,
+    known: Known<'_>,
+    now: Timestamp,
+) -> Result<Normalized, NotYet> {
+    let Outcome { group, told, presence, fault } = normalize_entry(entry, origin, known)?;
+    Ok(Normalized {
+        told: group.is_some().then_some(told).into_iter().collect(),
+        groups: group.into_iter().collect(),
+        presences: presence.into_iter().collect(),
+        letters: fault.map(|fault| about_entry(entry, origin, fault, now)).into_iter().collect(),
+    })
 }
 
 fn unpack(body: &[u8]) -> Result<Pack<'_>, Fault> {
@@ -125,6 +141,9 @@ fn letter(
         attempts: FIRST_ATTEMPT,
         at: now,
         attachments: Vec::new(),
+        taken_for: None,
+        waiting: None,
+        dropped: None,
     }
 }
 

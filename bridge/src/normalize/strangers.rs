@@ -68,7 +68,7 @@ impl Aside {
 }
 
 /// Registers metrics and logical devices, however long that takes; `None`: stopping.
-async fn register(shared: &Shared, strangers: Strangers) -> Option<()> {
+pub(crate) async fn register(shared: &Shared, strangers: Strangers) -> Option<()> {
     let wire = &shared.wire;
     for (device, metrics) in strangers.metrics {
         let create = || registry::create_metrics(wire, &device, &metrics);

@@ -12,6 +12,7 @@ mod containers;
 mod crash;
 mod devices;
 mod ingest;
+mod letters;
 mod outage;
 mod permissions;
 mod registry;

@@ -42,7 +42,11 @@ fn credential(headers: &HeaderMap) -> Result<&str, Problem> {
     match (keys.next(), bearers.next(), keys.next().or(bearers.next())) {
         (Some(key), None, None) => {
             let key = key.to_str().ok().filter(|key| key.starts_with(KEY_PREFIX));
-            key.ok_or_else(|| unauthorized("X-API-Key: this is no key"))
+            key.ok_or_else(|| {
+                unauthorized(
+                    "X-API-Key: this is no key: one begins with hsk_; `haystack key add` makes one",
+                )
+            })
         }
         (None, Some(bearer), None) => {
             let text = bearer.to_str().unwrap_or_default();

@@ -225,7 +225,12 @@ fn sample(
 ) -> Result<Sample, (&'static str, String)> {
     let ts = value.ts.0;
     if !limits.allow(ts, now) {
-        let detail = format!("{ts} is before the year 2000 or ahead of {now}");
+        let detail = if ts > now {
+            let seconds = limits.ahead_micros / 1_000_000;
+            format!("{ts} is more than {seconds} s ahead of our clock, {now}")
+        } else {
+            format!("{ts} is before the year 2000")
+        };
         return Err(("/ts", detail));
     }
     let set = [

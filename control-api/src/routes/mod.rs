@@ -94,6 +94,7 @@ fn cors(origins: &[String]) -> Option<CorsLayer> {
         header::RETRY_AFTER,
         shell::REQUEST_ID,
         named("x-next-cursor"),
+        named("x-limited-to"),
     ];
     let taken = [
         header::AUTHORIZATION,

@@ -8,7 +8,12 @@ use crate::{
     page::{large, too_large},
     problem::Problem,
 };
-use axum::{Json, extract::State, response::Response};
+use axum::{
+    Json,
+    extract::State,
+    http::{HeaderName, HeaderValue},
+    response::Response,
+};
 use domain::{EntityId, OrgId, Timestamp, access::Permission};
 use serde::{Deserialize, Serialize};
 use store::view::{self, BucketRow, Range, Seen, ValueRow};
@@ -22,6 +27,8 @@ const MOST: u32 = 20_000;
 const USUAL_RANGE: i64 = 24 * 3_600 * 1_000_000;
 /// Most entities whose newest values are asked for at once.
 const MAX_CURRENT: usize = 1_000;
+/// The header of an answer that has as many rows as it may: there may be more.
+const LIMITED: HeaderName = HeaderName::from_static("x-limited-to");
 /// Longest and shortest bucket, in microseconds.
 const EVERY: std::ops::RangeInclusive<i64> = 1_000_000..=366 * 24 * 3_600 * 1_000_000;
 
@@ -187,7 +194,13 @@ async fn history(
     let newest = filter.newest_first.unwrap_or(false);
     let rows = view::values(&api.database, &seen, org, &[id], range, newest, most).await?;
     let rows = rows.ok_or_else(too_large)?;
-    large(&api, &History::Values(rows.into_iter().map(ValueView::from).collect())).await
+    let cut = rows.len() == most as usize;
+    let values = History::Values(rows.into_iter().map(ValueView::from).collect());
+    let mut answer = large(&api, &values).await?;
+    if cut {
+        answer.headers_mut().insert(LIMITED, HeaderValue::from(most));
+    }
+    Ok(answer)
 }
 
 /// The newest value of an entity

@@ -110,6 +110,9 @@ fn golden_dead_letter_v1() {
         attempts: 1,
         at: at(5),
         attachments: Vec::new(),
+        taken_for: None,
+        waiting: None,
+        dropped: None,
     };
     let bytes = encode_named(&letter);
     assert_eq!(hex(&bytes), GOLDEN_LETTER_V1);

@@ -55,6 +55,9 @@ async fn keys_are_made_shown_once_and_revoked_by_the_api_and_by_hand() {
     assert!(platform.fail(&over).contains("past"));
     let strange = ["key", "add", "e", "--org", "demo", "--entity", "999999=read"];
     assert!(platform.fail(&strange).contains("999999"));
+    let no_org = ["key", "add", "e", "--platform", "--may", "read"];
+    assert!(platform.fail(&no_org).contains("--org"), "a key that may more than was asked for");
+    assert_eq!(api.post("/key", &json!({ "name": "everything?" })).await.status, 422);
     let expires = json!({ "name": "e", "org_id": 1, "permissions": ["read"],
         "expires_at": "2020-01-01T00:00:00Z" });
     assert_eq!(api.post("/key", &expires).await.status, 422);
@@ -77,7 +80,7 @@ async fn nobody_does_or_gives_away_more_than_the_own_rights() {
     assert_eq!(as_key(&reader, Method::POST, "/bulk/value", value.clone()).await, 403);
     assert_eq!(as_key(&reader, Method::POST, "/entity", entity).await, 403);
     assert_eq!(as_key(&reader, Method::POST, "/org", json!({ "org_key": "mine" })).await, 403);
-    let platform_key = json!({ "name": "all" });
+    let platform_key = json!({ "name": "all", "platform": true });
     assert_eq!(as_key(&org_admin, Method::POST, "/key", platform_key).await, 403);
     assert_eq!(as_key(&org_admin, Method::POST, "/org", json!({ "org_key": "mine" })).await, 403);
     let own = json!({ "name": "w", "org_id": 1, "entities": { point.to_string(): ["write"] } });

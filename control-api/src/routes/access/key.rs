@@ -84,13 +84,16 @@ impl From<&Key> for KeyView {
     }
 }
 
-/// A key to be made: for an org, for a device, or (neither) for the platform.
+/// A key to be made: for an org, for a device, or for the platform.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct NewKey {
     #[schema(min_length = 1, max_length = 1024)]
     name: String,
     org_id: Option<i32>,
+    /// It opens everything in every org.
+    #[serde(default)]
+    platform: bool,
     /// In the whole org.
     #[serde(default)]
     #[schema(value_type = Vec<shape::Permission>)]
@@ -159,6 +162,10 @@ async fn create_key(
 /// What a new key opens, where the caller may give that away.
 fn opens(api: &Api, caller: &Caller, new: &NewKey) -> Result<Opens, Problem> {
     let rights = Rights { permissions: new.permissions.clone(), entities: new.entities.clone() };
+    if new.platform && (new.org_id.is_some() || new.device_id.is_some()) {
+        let detail = "a key is of the platform, or of an org or a device of it";
+        return Err(Problem::field("/platform", detail));
+    }
     if let Some(device) = &new.device_id {
         let id: DeviceId = parsed("/device_id", device)?;
         let found = api.directory.read().device(&id).map(|device| device.org_id);
@@ -174,12 +181,17 @@ fn opens(api: &Api, caller: &Caller, new: &NewKey) -> Result<Opens, Problem> {
         return Ok(Opens::Device(id));
     }
     let Some(id) = new.org_id else {
-        caller.require_platform()?;
         if !rights.is_empty() {
             return Err(Problem::field("/org_id", "permissions are of an org: which?"));
         }
+        if !new.platform {
+            let detail = "which org? With `platform`: true instead, the key opens everything";
+            return Err(Problem::field("/org_id", detail));
+        }
+        caller.require_platform()?;
         return Ok(Opens::Platform);
     };
+
     let org = org(api, caller, id, Permission::Admin)?;
     if rights.is_empty() {
         return Err(Problem::field("/permissions", "a key that opens nothing is of no use"));

@@ -1,0 +1,227 @@
+//! Dead letters, looked at, tried again and dropped, with the commands that people type.
+
+use domain::failpoint;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use testkit::{
+    Failpoint, Platform, eventually,
+    judge::{Numbered, payload},
+};
+
+/// Letters that a filter names.
+fn listed(platform: &Platform, filter: &[&str]) -> Vec<Value> {
+    let arguments = [&["dead-letters", "list", "--json", "--limit", "100000"], filter].concat();
+    let listed: Value = serde_json::from_str(&platform.succeed(&arguments)).unwrap();
+    listed.as_array().unwrap().clone()
+}
+
+async fn letters(platform: &Platform, count: usize) -> Vec<Value> {
+    eventually(&format!("{count} letters"), || async {
+        let letters = listed(platform, &[]);
+        if letters.len() == count { Ok(letters) } else { Err(letters.len().to_string()) }
+    })
+    .await
+}
+
+/// What a redrive says, whether all went well or not.
+fn redrive(platform: &Platform, filter: &[&str]) -> Value {
+    let output = platform.command(&[&["dead-letters", "redrive", "--json"], filter].concat());
+    let text = String::from_utf8_lossy(&output.stdout);
+    serde_json::from_str(&text)
+        .unwrap_or_else(|_| panic!("{text}{}", String::from_utf8_lossy(&output.stderr)))
+}
+
+async fn everywhere(platform: &Platform, readings: &Numbered) {
+    tokio::join!(
+        readings.arrives(&platform.primary, "demo"),
+        readings.arrives(&platform.secondary, "demo")
+    );
+}
+
+fn numbers(letters: &[Value]) -> BTreeMap<String, (u64, u64)> {
+    let number =
+        |letter: &Value| (letter["number"].as_u64().unwrap(), letter["attempts"].as_u64().unwrap());
+    letters.iter().map(|it| (it["about"].as_str().unwrap().to_owned(), number(it))).collect()
+}
+
+#[tokio::test]
+async fn letters_of_a_device_arrive_once_it_is_registered() {
+    const SENT: u32 = 300;
+    let platform = Platform::start("").await;
+    let (_bridge, _ingest) = (platform.service("bridge"), platform.service("ingest"));
+    platform.publish("devices/LATE-1/telemetry", (0..SENT).map(payload)).await;
+    let found = letters(&platform, SENT as usize).await;
+    let number = found[0]["number"].to_string();
+    let shown = platform.succeed(&["dead-letters", "show", &number]);
+    for text in
+        ["unknown_device", "LATE-1", "of no known org", "\"temperature\":", "tried        1"]
+    {
+        assert!(shown.contains(text), "{text} in {shown}");
+    }
+    let one: Value =
+        serde_json::from_str(&platform.succeed(&["dead-letters", "show", &number, "--json"]))
+            .unwrap();
+    assert_eq!(one["message"]["payload"]["temperature"], 0);
+
+    // Nothing was mended: they are the same letters with one more attempt.
+    let again = redrive(&platform, &[&number]);
+    assert_eq!((&again["delivered"], &again["again"]), (&0.into(), &1.into()), "{again}");
+    let found = listed(&platform, &["--no-org"]);
+    assert_eq!(found.len(), SENT as usize);
+    let attempts = |letter: &Value| letter["attempts"].as_u64().unwrap();
+    assert_eq!(found.iter().map(attempts).sum::<u64>(), u64::from(SENT) + 1);
+
+    let (_, entity) = platform.add_device("LATE-1");
+    let told = redrive(&platform, &["--reason", "unknown_device", "--sender", "LATE-1"]);
+    assert_eq!((&told["delivered"], &told["again"]), (&SENT.into(), &0.into()), "{told}");
+    everywhere(&platform, &Numbered { device: "LATE-1".to_owned(), entity, sent: SENT }).await;
+    assert!(listed(&platform, &[]).is_empty());
+    assert!(platform.succeed(&["verify"]).contains("equal"));
+    assert!(platform.fail(&["dead-letters", "redrive"]).contains("--all"), "not by mistake");
+    assert!(platform.fail(&["dead-letters", "show", &number]).contains("no letter"));
+}
+
+/// How many of each reason; ten times as many by hand: `LETTERS=2000`.
+fn each() -> u32 {
+    std::env::var("LETTERS").ok().and_then(|text| text.parse().ok()).unwrap_or(200)
+}
+
+#[tokio::test]
+async fn killed_in_the_middle_nothing_is_lost_or_doubled_and_attempts_are_right() {
+    let each = each();
+    let platform = Platform::start("").await;
+    let _ingest = platform.service("ingest");
+    let mut bridge = platform.service("bridge");
+    platform.add_device("BAD-1");
+    let ts = |n| payload(n).split(',').next().unwrap().to_owned();
+    let bad = (0..each).flat_map(|n| {
+        [
+            "no json".to_owned(),
+            format!("{},\"temperature\":\"warm\"}}", ts(n)),
+            format!("{},\"other\":1}}", ts(n)),
+            format!("{{\"ts\":\"2036-01-01T00:00:00Z\",\"temperature\":{n}}}"),
+        ]
+    });
+    platform.publish("devices/LATE-2/telemetry", (0..each).map(payload)).await;
+    platform.publish("devices/BAD-1/telemetry", bad).await;
+    let found = letters(&platform, 5 * each as usize).await;
+    let reasons: BTreeMap<&str, usize> = found.iter().fold(BTreeMap::new(), |mut sums, letter| {
+        *sums.entry(letter["reason"].as_str().unwrap()).or_default() += 1;
+        sums
+    });
+    assert_eq!(reasons.len(), 5, "{reasons:?}");
+    assert!(reasons.values().all(|count| *count == each as usize), "{reasons:?}");
+    let (_, entity) = platform.add_device("LATE-2");
+
+    bridge.stop().await;
+    let failpoint = Failpoint { name: failpoint::BEFORE_LETTER_LEAVES, passes: each + each / 2 };
+    let mut doomed = platform.doomed("bridge", failpoint);
+    doomed.says("subscribed").await;
+    // It dies on the way: the rest is refused, and stays.
+    let cut = redrive(&platform, &["--all"]);
+    doomed.died_at(failpoint).await;
+    assert!(!cut["refused"].as_array().unwrap().is_empty(), "{cut}");
+    let bridge = platform.service("bridge");
+    bridge.says("subscribed").await;
+    let told = redrive(&platform, &["--all"]);
+    assert!(told["refused"].as_array().unwrap().is_empty(), "{told}");
+    everywhere(&platform, &Numbered { device: "LATE-2".to_owned(), entity, sent: each }).await;
+    let left = listed(&platform, &[]);
+    assert_eq!(left.len(), 4 * each as usize, "every other letter is there");
+    let by_source = numbers(&left);
+    assert_eq!(by_source.len(), left.len(), "once");
+    let (mut twice, mut thrice) = (0, 0);
+    for (about, (_, attempts)) in by_source {
+        match attempts {
+            2 => twice += 1,
+            3 => thrice += 1,
+            other => panic!("{about} was tried {other} times"),
+        }
+    }
+    // Those that failed again before it died were tried once more by the second run.
+    let before = cut["again"].as_u64().unwrap();
+    assert!(thrice >= before && twice > 0, "{twice} {thrice} {before}");
+    assert!(platform.succeed(&["verify"]).contains("equal"));
+}
+
+async fn sql(database: &testkit::Database, sql: &str) {
+    let mut connection = testkit::platform::connect(&database.owner()).await.unwrap();
+    sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&mut connection).await.unwrap();
+}
+
+#[tokio::test]
+async fn rows_that_a_database_refused_are_tried_again_and_overwrite_nothing_newer() {
+    const SENT: u32 = 100;
+    let platform = Platform::start("").await;
+    let (_bridge, _ingest) = (platform.service("bridge"), platform.service("ingest"));
+    let (_, entity) = platform.add_device("ROWS-1");
+    let limit = |at: u32| {
+        format!(
+            "alter table core.values_demo drop constraint if exists low; \
+             alter table core.values_demo add constraint low check (value_n < {at})"
+        )
+    };
+    sql(&platform.secondary, &limit(50)).await;
+    let topic = "devices/ROWS-1/telemetry";
+    // A row is to blame where its neighbours commit: each has one.
+    platform.publish(topic, (0..50).flat_map(|n| [n + 50, n]).map(payload)).await;
+    let found = letters(&platform, 50).await;
+    for letter in &found {
+        assert_eq!(letter["reason"], "refused_by_database", "{letter}");
+        assert_eq!((&letter["target"], &letter["sender"]), (&"secondary".into(), &"ROWS-1".into()));
+    }
+    let readings = Numbered { device: "ROWS-1".to_owned(), entity, sent: SENT };
+    readings.arrives(&platform.primary, "demo").await;
+
+    sql(&platform.secondary, &limit(75)).await;
+    let told = redrive(&platform, &["--stage", "ingest", "--org", "demo"]);
+    assert_eq!((&told["delivered"], &told["again"]), (&25.into(), &25.into()), "{told}");
+    let (before, after) = (numbers(&found), numbers(&listed(&platform, &[])));
+    assert_eq!(after.len(), 25);
+    for (about, (_, attempts)) in &after {
+        assert_eq!(
+            (before[about].1, *attempts),
+            (1, 2),
+            "{about}: the same letter, tried once more"
+        );
+    }
+
+    // A correction by hand of a moment whose first value lies among the letters.
+    let corrected = payload(90).replace(":90}", ":0.5}");
+    platform.publish(topic, [corrected]).await;
+    let value = |database: &testkit::Database| {
+        let options = database.owner();
+        async move {
+            let mut connection = testkit::platform::connect(&options).await?;
+            let at = testkit::judge::FIRST + 90;
+            let value: Option<f64> = sqlx::query_scalar(sqlx::AssertSqlSafe(format!(
+                "select value_n from core.values_demo where entity_id = {entity} and ts = to_timestamp({at})"
+            )))
+            .fetch_optional(&mut connection)
+            .await
+            .map_err(|error| error.to_string())?;
+            if value == Some(0.5) { Ok(()) } else { Err(format!("{value:?}")) }
+        }
+    };
+    eventually("the correction", || value(&platform.secondary)).await;
+    sql(&platform.secondary, "alter table core.values_demo drop constraint low").await;
+    let told = redrive(&platform, &["--all"]);
+    assert_eq!((&told["delivered"], &told["again"]), (&25.into(), &0.into()), "{told}");
+    for database in [&platform.primary, &platform.secondary] {
+        value(database).await.expect("what came later counts");
+    }
+    assert!(platform.succeed(&["verify"]).contains("equal"));
+}
+
+#[tokio::test]
+async fn a_letter_that_is_dropped_is_gone_and_on_record() {
+    let platform = Platform::start("").await;
+    let (_bridge, _ingest) = (platform.service("bridge"), platform.service("ingest"));
+    platform.publish("devices/NOBODY/telemetry", (0..2).map(payload)).await;
+    let found = letters(&platform, 2).await;
+    let number = found[0]["number"].to_string();
+    assert!(platform.fail(&["dead-letters", "drop", &number, "--reason", " "]).contains("reason"));
+    platform.succeed(&["dead-letters", "drop", &number, "--reason", "a test by hand"]);
+    assert_eq!(listed(&platform, &[]), found[1..]);
+    assert_eq!(redrive(&platform, &[&number])["gone"], 1);
+}
