@@ -83,17 +83,17 @@ async fn redrive(
         Stage::Normalize => normalized::again(shared, limits, &letter).await?,
         Stage::Ingest => match refused::again(shared, &letter).await? {
             refused::Outcome::Stored => None,
-            refused::Outcome::Refused(failed) => Some(failed),
+            refused::Outcome::Refused(failed) => Some(*failed),
             refused::Outcome::Waiting(waiting) => {
                 let asked_again = letter.waiting.is_some();
                 if asked_again {
                     return Ok(Redriven::Waiting { number });
                 }
                 let noted = Letter { waiting: Some(waiting), ..letter };
-                let filed = letters::file(&shared.wire, &noted).await;
-                let filed = filed.map_err(|fault| away(&fault))?.sequence();
+                let stored = letters::file(&shared.wire, &noted).await;
+                let stored = stored.map_err(|fault| away(&fault))?.sequence();
                 letters::remove(&shared.wire, number).await.map_err(|fault| away(&fault))?;
-                return Ok(Redriven::Waiting { number: filed });
+                return Ok(Redriven::Waiting { number: stored });
             }
         },
     };
@@ -101,8 +101,9 @@ async fn redrive(
         None => None,
         Some(Failed { letter, number: Some(number) }) => Some((number, letter)),
         Some(Failed { letter, number: None }) => {
-            let filed = letters::file(&shared.wire, &letter).await.map_err(|fault| away(&fault))?;
-            Some((filed.sequence(), letter))
+            let stored =
+                letters::file(&shared.wire, &letter).await.map_err(|fault| away(&fault))?;
+            Some((stored.sequence(), letter))
         }
     };
     domain::failpoint::hit(domain::failpoint::BEFORE_LETTER_LEAVES);

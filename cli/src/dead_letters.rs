@@ -86,7 +86,7 @@ pub(crate) struct WhichArgs {
     /// Of this device or producer
     #[arg(long)]
     sender: Option<String>,
-    /// For this reason, e.g. unknown_device
+    /// For this reason, e.g. `unknown_device`
     #[arg(long)]
     reason: Option<Reason>,
 }
@@ -109,7 +109,7 @@ pub(crate) async fn run(command: LettersCommand, globals: &Globals) -> anyhow::R
             let filter = which.filter();
             let filtered = all || filter != Filter::default();
             anyhow::ensure!(
-                filtered != !numbers.is_empty(),
+                filtered == numbers.is_empty(),
                 "name letters by number, or by --stage, --org, --no-org, --sender, --reason, or --all"
             );
             let tally = if filtered {
@@ -153,8 +153,9 @@ async fn list(
         table.row(match letter {
             Ok(letter) => row(*number, letter),
             Err(why) => {
-                let [a, b, c, d, e, f] = std::array::from_fn(|_| String::new());
-                [number.to_string(), a, b, c, d, e, f, short(why)]
+                let mut cells = std::array::from_fn(|_| String::new());
+                (cells[0], cells[7]) = (number.to_string(), short(why));
+                cells
             }
         });
     }
@@ -249,7 +250,7 @@ async fn show(wire: &Wire, number: u64, as_json: bool) -> anyhow::Result<ExitCod
     }
     match &message {
         None if letter.stage == Stage::Normalize => {
-            line("message", "RAW does not have it any more")
+            line("message", "RAW does not have it any more");
         }
         None => {}
         Some(message) => {

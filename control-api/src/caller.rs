@@ -1,6 +1,10 @@
 //! Who calls, and what the caller may do.
 
-use crate::{Api, auth, problem::Problem, shell::request_id};
+use crate::{
+    Api, auth,
+    problem::Problem,
+    shell::{hold, request_id},
+};
 use axum::{extract::FromRequestParts, http::request::Parts};
 use domain::{
     DeviceId, EntityId, OrgId, OrgKey,
@@ -53,6 +57,8 @@ impl FromRequestParts<Api> for Caller {
 
     async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
         let caller = auth::caller(&parts.headers, api).await?;
+        let many = || Problem::away("too many requests of yours at once; try again soon");
+        hold(api.gate.requests_of.take(&caller).ok_or_else(many)?);
         tracing::debug!(caller = %caller.who, "known");
         Ok(caller)
     }

@@ -42,6 +42,8 @@ const MAX_RATES: usize = 10_000;
 struct Waiting {
     entries: Vec<RawMessage<'static>>,
     bytes: usize,
+    /// Theirs until they are gone from memory, whether somebody still waits or not.
+    _room: Room,
     stored: oneshot::Sender<Result<(u64, usize), String>>,
 }
 
@@ -139,10 +141,9 @@ impl Door {
         let full = || Problem::away("too much waits for the stream; nothing was taken");
         let room = Room::take(&self.waiting, bytes).ok_or_else(full)?;
         let (stored, told) = oneshot::channel();
-        let waiting = Waiting { entries, bytes, stored };
+        let waiting = Waiting { entries, bytes, _room: room, stored };
         self.queue.try_send(waiting).map_err(|_| full())?;
         let told = told.await;
-        drop(room);
         told.unwrap_or_else(|_| Err("stopping".to_owned())).map_err(|why| {
             tracing::warn!(why, "the stream does not take a device's messages");
             let detail = "the stream takes nothing now, it is full or away; send it again later";
@@ -152,18 +153,18 @@ impl Door {
 }
 
 /// Bytes that are held until they are stored.
-struct Room<'a>(&'a AtomicU64, u64);
+struct Room(Arc<AtomicU64>, u64);
 
-impl<'a> Room<'a> {
-    fn take(waiting: &'a AtomicU64, bytes: usize) -> Option<Self> {
+impl Room {
+    fn take(waiting: &Arc<AtomicU64>, bytes: usize) -> Option<Self> {
         let bytes = bytes as u64;
         let before = waiting.fetch_add(bytes, Ordering::Relaxed);
-        let room = Self(waiting, bytes);
+        let room = Self(waiting.clone(), bytes);
         (before + bytes <= MAX_WAITING_BYTES as u64).then_some(room)
     }
 }
 
-impl Drop for Room<'_> {
+impl Drop for Room {
     fn drop(&mut self) {
         self.0.fetch_sub(self.1, Ordering::Relaxed);
     }
@@ -188,13 +189,20 @@ impl Packer {
                     None => return,
                 },
             };
+            // Whoever does not wait any more was told nothing: its messages are nobody's.
+            if first.stored.is_closed() {
+                continue;
+            }
             let taken = self.fill(first, &mut queue);
-            let (mut pack, mut tellers) = (Pack::default(), Vec::new());
-            for Waiting { entries, stored, .. } in taken {
+            let (mut pack, mut tellers, mut rooms) = (Pack::default(), Vec::new(), Vec::new());
+            for Waiting { entries, stored, _room: room, .. } in taken {
                 tellers.push((pack.entries.len(), stored));
+                rooms.push(room);
                 pack.entries.extend(entries);
             }
             let told = self.publish(&pack).await;
+            drop(pack);
+            drop(rooms);
             for (index, stored) in tellers {
                 // Whoever does not wait any more asks again.
                 let _ = stored.send(told.clone().map(|sequence| (sequence, index)));
@@ -207,6 +215,9 @@ impl Packer {
         let (mut entries, mut bytes) = (first.entries.len(), first.bytes);
         let mut taken = vec![first];
         while let Ok(next) = queue.try_recv() {
+            if next.stored.is_closed() {
+                continue;
+            }
             entries += next.entries.len();
             bytes += next.bytes;
             if entries > MAX_PACK_ENTRIES || bytes > MAX_PACK_BYTES {

@@ -181,9 +181,12 @@ impl<T: DeserializeOwned> FromRequestParts<Api> for Query<T> {
                 use std::error::Error;
                 let why =
                     rejection.source().map_or_else(|| rejection.to_string(), ToString::to_string);
-                let (name, why) = match why.split_once(": ") {
-                    Some((name, why)) => (name.to_owned(), why.to_owned()),
-                    None => (String::new(), why),
+                let missing =
+                    why.strip_prefix("missing field `").and_then(|it| it.strip_suffix('`'));
+                let (name, why) = match (missing, why.split_once(": ")) {
+                    (Some(name), _) => (name.to_owned(), "it is missing".to_owned()),
+                    (None, Some((name, why))) => (name.to_owned(), why.to_owned()),
+                    (None, None) => (String::new(), why),
                 };
                 Err(Problem::field(format!("/query/{name}"), why))
             }

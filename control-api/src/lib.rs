@@ -32,6 +32,7 @@ pub use openapi::document;
 
 use anyhow::Context;
 use auth::Tokens;
+use caller::Caller;
 use domain::{Clock, Holds, SystemClock, TargetName};
 use nats::{
     CancellationToken, Wire,
@@ -40,10 +41,15 @@ use nats::{
     report::{self, Report},
 };
 use outcomes::Outcomes;
+use problem::Problem;
 use service::{Config, Lifecycle, config};
+use share::Most;
 use std::{collections::BTreeMap, ops::Deref, sync::Arc, time::Duration};
 use store::{Database, Limits as DatabaseLimits, Login};
-use tokio::{net::TcpListener, sync::Semaphore};
+use tokio::{
+    net::TcpListener,
+    sync::{OwnedSemaphorePermit, Semaphore},
+};
 
 /// How long a caller's statement may take.
 const STATEMENT: Duration = Duration::from_secs(15);
@@ -69,8 +75,10 @@ pub(crate) struct Shared {
     pub(crate) directory: Followed,
     pub(crate) primary: TargetName,
     pub(crate) targets: Vec<TargetName>,
-    /// The primary, as callers may read it.
-    pub(crate) database: Database,
+    /// The primary, as callers may read it: by [`Api::reading`].
+    database: Database,
+    /// The same by connections of its own: how far it is must be told however many read.
+    pub(crate) pulse: Database,
     /// What simulators did; none where there are no simulators.
     pub(crate) state: Option<Database>,
     pub(crate) tokens: Tokens,
@@ -84,20 +92,55 @@ pub(crate) struct Shared {
     pub(crate) shutdown: CancellationToken,
 }
 
+impl Api {
+    /// The primary for a caller's query, when it is the caller's turn: whoever asks for much waits for
+    /// itself.
+    pub(crate) async fn reading(&self, caller: &Caller) -> Result<Reading<'_>, Problem> {
+        let busy = || Problem::away("too many queries of yours at once; try again soon");
+        let turn = self.gate.queries.enter(caller, CONNECTION).await.ok_or_else(busy)?;
+        Ok(Reading { database: &self.database, _turn: turn })
+    }
+}
+
+/// The primary, for one query.
+pub(crate) struct Reading<'a> {
+    database: &'a Database,
+    _turn: OwnedSemaphorePermit,
+}
+
+impl Deref for Reading<'_> {
+    type Target = Database;
+    fn deref(&self) -> &Database {
+        self.database
+    }
+}
+
 /// How much goes on at once.
 pub(crate) struct Gate {
     pub(crate) requests: Semaphore,
     pub(crate) streams: Arc<Semaphore>,
-    pub(crate) shares: share::Shares,
+    pub(crate) streams_of: share::Shares,
+    pub(crate) requests_of: share::Shares,
+    /// Queries at once.
+    pub(crate) queries: share::Lanes,
     /// Room for what callers send and what they are sent, in KiB.
     pub(crate) bodies: Arc<Semaphore>,
     pub(crate) answers: Arc<Semaphore>,
+    pub(crate) answers_of: share::Shares,
 }
 
 /// Memory for bodies that callers send, of all requests together, in KiB.
 const BODIES: usize = 64 << 10;
 /// The same of large answers that are on their way.
 const ANSWERS: usize = 64 << 10;
+/// How many of those may be one caller's, and one org's.
+const LARGE_ANSWERS: Most = Most { caller: 2, org: 3 };
+/// Most streams that one caller follows at once.
+const STREAMS_EACH: usize = 32;
+/// Connections for what must be told however many read.
+const PULSE: u32 = 4;
+/// One org's queries have this part of the connections.
+const QUERIES_PART: usize = 4;
 
 /// Limits of what callers may ask.
 pub(crate) struct Limits {
@@ -125,8 +168,10 @@ pub async fn run(
     let settings = &config.api;
     let shutdown = lifecycle.shutdown.clone();
     let tls = serve::tls(settings)?;
-    let database = open(config, &config.api_url()).context("api.url")?;
-    let state = config.api_state_url().map(|url| open(config, &url)).transpose();
+    let connections = config.api.connections;
+    let database = open(config, &config.api_url(), connections).context("api.url")?;
+    let pulse = open(config, &config.api_url(), PULSE).context("api.url")?;
+    let state = config.api_state_url().map(|url| open(config, &url, connections)).transpose();
     let state = state.context("api.state_url")?;
     lifecycle.spawn(report::serve(wire.clone(), account(config, &holds), shutdown.clone()));
     let patience =
@@ -137,7 +182,7 @@ pub async fn run(
     let outcomes = Outcomes::new(wire.clone(), primary.clone());
     lifecycle.spawn(outcomes.clone().listen(shutdown.clone()));
     let telemetry = door::Door::new(wire.clone(), settings);
-    lifecycle.spawn(watch(database.clone(), config.api_url(), holds.clone(), shutdown.clone()));
+    lifecycle.spawn(watch(pulse.clone(), config.api_url(), holds.clone(), shutdown.clone()));
     if tls.is_none() && listener.local_addr().is_ok_and(|address| !address.ip().is_loopback()) {
         tracing::warn!(
             "keys and tokens travel unencrypted off this machine: set api.tls_cert and api.tls_key, or \
@@ -150,6 +195,7 @@ pub async fn run(
         primary,
         targets: config.targets.keys().cloned().collect(),
         database,
+        pulse,
         state,
         tokens: Tokens::new(&config.auth).context("auth.issuers")?,
         outcomes,
@@ -157,9 +203,15 @@ pub async fn run(
         gate: Gate {
             requests: Semaphore::new(settings.max_requests),
             streams: Arc::new(Semaphore::new(settings.max_streams)),
-            shares: share::Shares::default(),
+            streams_of: share::Shares::new(Most {
+                caller: STREAMS_EACH.min(settings.max_streams),
+                ..Most::of(settings.max_streams)
+            }),
+            requests_of: share::Shares::new(Most::of(settings.max_requests)),
+            queries: share::Lanes::new(settings.connections as usize / QUERIES_PART),
             bodies: Arc::new(Semaphore::new(BODIES)),
             answers: Arc::new(Semaphore::new(ANSWERS)),
+            answers_of: share::Shares::new(LARGE_ANSWERS),
         },
         limits: limits(config),
         holds,
@@ -178,9 +230,10 @@ pub async fn run(
 async fn watch(database: Database, url: String, holds: Holds, shutdown: CancellationToken) {
     loop {
         if let Err(fault) = database.ping().await {
-            let why = format!("the primary at {url} does not answer the API: {fault}");
-            if holds.hold("api.url", &why, SystemClock.now()) {
-                tracing::warn!(why, "held");
+            // Whoever may ask for health need not know where it is.
+            let why = "the primary does not answer the API; its log says by which address it is looked for";
+            if holds.hold("api.url", why, SystemClock.now()) {
+                tracing::warn!(url, %fault, "the primary does not answer the API");
             }
         } else if holds.release("api.url") {
             tracing::info!("the primary answers the API again");
@@ -192,10 +245,10 @@ async fn watch(database: Database, url: String, holds: Holds, shutdown: Cancella
     }
 }
 
-fn open(config: &Config, url: &str) -> anyhow::Result<Database> {
+fn open(config: &Config, url: &str, connections: u32) -> anyhow::Result<Database> {
     let login = Login { url: url.to_owned(), pgpass: Some(config.pgpass()) };
     let limits = DatabaseLimits {
-        connections: config.api.connections,
+        connections,
         connect: CONNECTION,
         statement: STATEMENT,
         ..DatabaseLimits::default()

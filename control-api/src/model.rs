@@ -3,7 +3,7 @@
 
 use crate::{Api, caller::Caller, problem::Problem};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
-use domain::{model::Record, subject::Subject};
+use domain::{access::Permission, model::Record, subject::Subject};
 use nats::{
     Wire,
     model::{ModelFault, get, put},
@@ -55,7 +55,7 @@ pub(crate) fn wire(api: &Api, caller: &Caller) -> Wire {
 
 /// Refuses while the primary is away: then nothing is changed.
 pub(crate) async fn ready(api: &Api) -> Result<(), Problem> {
-    model_position(&api.database).await?;
+    model_position(&api.pulse).await?;
     Ok(())
 }
 
@@ -70,6 +70,7 @@ pub(crate) async fn write(
     ready(api).await?;
     let wire = wire(api, caller);
     let revision = match expected {
+        Expected::New if is_numbered(record) => made(&wire, record).await?,
         Expected::New => put_new(&wire, record).await?,
         Expected::Last => put_last(&wire, record).await?,
         Expected::Revision(revision) => match put(&wire, record, revision).await {
@@ -89,6 +90,23 @@ fn is_numbered(record: &Record) -> bool {
     matches!(record, Record::Entity(_) | Record::Asset(_))
 }
 
+/// Writes a record whose number is this request's alone: one that is there was made by an earlier try of it,
+/// whatever became of it since.
+async fn made(wire: &Wire, record: &Record) -> Result<u64, Problem> {
+    match put(wire, record, 0).await {
+        Err(ModelFault::Conflict(subject)) => match get(wire, &subject).await? {
+            Some((_, Record::Gone(_))) => {
+                let detail = "this request made it before, and it was taken away since; send a new \
+                              Idempotency-Key to make another";
+                Err(Problem::conflict(detail))
+            }
+            Some((sequence, _)) => Ok(sequence),
+            None => Err(ModelFault::Conflict(subject).into()),
+        },
+        done => Ok(done?),
+    }
+}
+
 async fn put_last(wire: &Wire, record: &Record) -> Result<u64, Problem> {
     let subject = record.subject().to_string();
     for _ in 0..TRIES {
@@ -105,6 +123,19 @@ async fn put_last(wire: &Wire, record: &Record) -> Result<u64, Problem> {
         }
     }
     Err(ModelFault::Conflict(subject).into())
+}
+
+/// Whether what a caller wants to take away was taken away before; then the primary knows it too. Whoever
+/// repeats a request whose answer was lost is told that it is done. `subject` may leave the org open.
+pub(crate) async fn is_gone(api: &Api, caller: &Caller, subject: &str) -> Result<bool, Problem> {
+    let Some((sequence, Record::Gone(gone))) = get(&api.wire, subject).await? else {
+        return Ok(false);
+    };
+    if !caller.may(gone.org_id, Permission::Model) {
+        return Ok(false);
+    }
+    applied(api, sequence).await?;
+    Ok(true)
 }
 
 /// Changes a record by what it is at that moment: of two who change it at once, each one's change is
@@ -142,7 +173,7 @@ pub(crate) async fn applied(api: &Api, revision: u64) -> Result<(), Problem> {
             }
         }
         let mut pause = LOOK.0;
-        while !model_position(&api.database).await.is_ok_and(|position| position >= revision) {
+        while !model_position(&api.pulse).await.is_ok_and(|position| position >= revision) {
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LOOK.1);
         }

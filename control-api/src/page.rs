@@ -9,7 +9,9 @@ use axum::{
 };
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use std::time::Duration;
 use store::view::{self, Behind, Kind, Listed, Which};
+use tokio::time::timeout;
 use utoipa::IntoParams;
 
 /// Rows of a page where the caller names no number, and at most.
@@ -58,7 +60,20 @@ fn cursor(behind: &Behind) -> String {
 
 /// An answer with where the list goes on: `x-next-cursor`.
 pub(crate) fn answer<T: Serialize>(rows: Vec<T>, next: Option<String>) -> Response {
-    let mut response = Json(rows).into_response();
+    going_on(Json(rows).into_response(), next)
+}
+
+/// The same of rows that may be large.
+pub(crate) async fn large_page<T: Serialize>(
+    api: &Api,
+    caller: &Caller,
+    rows: &[T],
+    next: Option<String>,
+) -> Result<Response, Problem> {
+    Ok(going_on(large(api, caller, &rows).await?, next))
+}
+
+fn going_on(mut response: Response, next: Option<String>) -> Response {
     if let Some(next) = next.and_then(|next| HeaderValue::from_str(&next).ok()) {
         response.headers_mut().insert(NEXT, next);
     }
@@ -77,9 +92,18 @@ pub(crate) fn too_large() -> Problem {
 /// Bytes of an answer that are handed on at once.
 const CHUNK: usize = 64 << 10;
 
+/// An answer up to this size goes at once.
+const SMALL: usize = 64 << 10;
+/// How long a large answer waits for its room.
+const ROOM: Duration = Duration::from_secs(1);
+
 /// An answer that may be large: all that are on their way together take up a bounded memory, however
-/// slowly they are read.
-pub(crate) async fn large<T: Serialize>(api: &Api, answer: &T) -> Result<Response, Problem> {
+/// slowly they are read, and one caller's a part of it.
+pub(crate) async fn large<T: Serialize>(
+    api: &Api,
+    caller: &Caller,
+    answer: &T,
+) -> Result<Response, Problem> {
     let bytes = serde_json::to_vec(answer).map_err(|error| {
         Problem::new(StatusCode::INTERNAL_SERVER_ERROR, format!("no JSON can be made: {error}"))
     })?;
@@ -87,8 +111,16 @@ pub(crate) async fn large<T: Serialize>(api: &Api, answer: &T) -> Result<Respons
         return Err(too_large());
     }
     let length = bytes.len();
+    if length <= SMALL {
+        return Ok(([(header::CONTENT_TYPE, "application/json")], bytes).into_response());
+    }
+    let busy =
+        || Problem::away("too many large answers of yours are not read yet; read those first");
+    let place = api.gate.answers_of.take(caller).ok_or_else(busy)?;
     let room = (length >> 10) as u32 + 1;
-    let room = api.gate.answers.clone().acquire_many_owned(room).await;
+    let room = timeout(ROOM, api.gate.answers.clone().acquire_many_owned(room)).await;
+    let full = |_| Problem::away("too many large answers are on their way; try again soon");
+    let room = (room.map_err(full)?, place);
     let bytes = bytes::Bytes::from(bytes);
     let rest = (bytes, room);
     let chunks = futures_util::stream::unfold(rest, |(mut bytes, room)| async move {
@@ -115,12 +147,15 @@ pub(crate) async fn list<T: DeserializeOwned + Serialize>(
     let (limit, behind) = (page.limit()?, page.behind()?);
     let seen = caller.seen(&api.directory.read());
     // One more than asked for says whether there is more.
-    let asked = view::list::<T>(&api.database, &seen, kind, which, behind.as_ref(), limit + 1);
-    let view::Page { rows: mut listed, whole } = asked.await?;
+    let view::Page { rows: mut listed, whole } = {
+        let database = api.reading(caller).await?;
+        view::list::<T>(&database, &seen, kind, which, behind.as_ref(), limit + 1).await?
+    };
     let more = !whole || listed.len() > limit as usize;
     listed.truncate(limit as usize);
     let next = listed.last().filter(|_| more).map(|last| cursor(&last.behind));
-    Ok(answer(listed.into_iter().map(|listed| listed.row).collect(), next))
+    let rows: Vec<T> = listed.into_iter().map(|listed| listed.row).collect();
+    large_page(api, caller, &rows, next).await
 }
 
 /// The one that is asked for; 404 where the caller may not see it.
@@ -132,7 +167,8 @@ pub(crate) async fn one<T: DeserializeOwned>(
     what: &str,
 ) -> Result<T, Problem> {
     let seen = caller.seen(&api.directory.read());
-    let listed = view::list::<T>(&api.database, &seen, kind, which, None, 1).await?;
+    let database = api.reading(caller).await?;
+    let listed = view::list::<T>(&database, &seen, kind, which, None, 1).await?;
     let row = listed.rows.into_iter().next().map(|Listed { row, .. }| row);
     row.ok_or_else(|| Problem::not_found(what))
 }

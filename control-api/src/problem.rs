@@ -162,7 +162,10 @@ impl From<ModelFault> for Problem {
             }
             ModelFault::Server(_) | ModelFault::Unreadable { .. } => {
                 tracing::warn!(%fault, "MODEL did not take a caller's change");
-                Self::away("the model can't be read or written now; nothing was changed")
+                Self::away(
+                    "the model can't be read or written now, and whether something was changed is not known: \
+                     repeat the request; what was done is done once",
+                )
             }
         }
     }
@@ -175,7 +178,9 @@ impl From<RegistryFault> for Problem {
             RegistryFault::Model(fault) => fault.into(),
             RegistryFault::Counter(fault) => {
                 tracing::warn!(%fault, "no number for a caller");
-                Self::away("no new number can be had now; nothing was changed")
+                Self::away(
+                    "no new number can be had now; repeat the request, what was done is done once",
+                )
             }
             RegistryFault::NoOrg(_) => Self::not_found("org"),
             RegistryFault::NoType(_, id) => {

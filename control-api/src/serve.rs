@@ -33,6 +33,8 @@ use tokio_rustls::{
 
 /// How long the headers of a request may take, and how long a connection may rest.
 const HEADERS: Duration = Duration::from_secs(15);
+/// The same once half of the connections are taken: whoever sends nothing makes room for whoever does.
+const HURRY: Duration = Duration::from_secs(2);
 /// How long a TLS handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// How long a client may take nothing of what is written to it.
@@ -67,6 +69,8 @@ pub(crate) async fn serve(
             continue;
         };
         let _ = stream.set_nodelay(true);
+        let crowded = room.available_permits() < settings.max_connections / 2;
+        server.header_read_timeout(if crowded { HURRY } else { HEADERS });
         let (server, tls) = (server.clone(), tls.clone());
         let service = TowerToHyperService::new(routes.clone());
         let watcher = graceful.watcher();

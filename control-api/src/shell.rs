@@ -9,11 +9,11 @@ use axum::{
 };
 use futures_util::FutureExt;
 use std::{
+    any::Any,
     cell::RefCell,
     panic::AssertUnwindSafe,
     time::{Duration, Instant},
 };
-use tokio::sync::OwnedSemaphorePermit;
 use tracing::Instrument;
 
 /// The header that names a request, in answers and in messages to other services.
@@ -22,13 +22,13 @@ pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("dq-request-id
 tokio::task_local! {
     static ID: String;
     /// What the request has taken up, until it is answered.
-    static HELD: RefCell<Vec<OwnedSemaphorePermit>>;
+    static HELD: RefCell<Vec<Box<dyn Any + Send>>>;
 }
 
-/// Keeps a permit until the request is answered.
-pub(crate) fn hold(permit: OwnedSemaphorePermit) {
+/// Keeps something until the request is answered.
+pub(crate) fn hold(what: impl Any + Send) {
     // Outside of a request there is nothing to wait for.
-    let _ = HELD.try_with(|held| held.borrow_mut().push(permit));
+    let _ = HELD.try_with(|held| held.borrow_mut().push(Box::new(what)));
 }
 
 /// The id of the request that this task works on; empty outside of one.

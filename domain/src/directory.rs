@@ -126,8 +126,35 @@ impl Directory {
     pub fn step_over(&mut self, sequence: u64, subject: String) {
         if sequence > self.sequence {
             self.sequence = sequence;
+            self.close(&subject);
             self.unreadable.insert(subject, sequence);
         }
+    }
+
+    /// What lets somebody in counts no more where what replaces it can't be read: it may say so.
+    fn close(&mut self, subject: &str) {
+        let Some(Subject::Model { kind, id, .. }) = Subject::parse(subject) else { return };
+        match kind.as_str() {
+            "key" => drop(id.parse().ok().and_then(|id: KeyId| self.keys.remove(&id))),
+            "user" => {
+                let user = id.parse().ok().and_then(|id| self.users.remove(&UserId(id)));
+                if let Some(user) = user {
+                    self.signed_in.remove(&(user.issuer.clone(), user.subject.clone()));
+                }
+            }
+            "grant" => self.grants.values_mut().for_each(|grants| {
+                grants.retain(|_, grant| {
+                    Record::Grant(Grant::clone(grant)).subject().to_string() != subject
+                });
+            }),
+            _ => {}
+        }
+    }
+
+    /// Whether some user's record can't be read: then nobody knows whom an issuer calls what.
+    pub fn users_are_unreadable(&self) -> bool {
+        let user = |subject: &String| matches!(Subject::parse(subject), Some(Subject::Model { kind, .. }) if kind == "user");
+        self.unreadable.keys().any(user)
     }
 
     /// Subjects of records that can't be read, and their sequences.

@@ -24,7 +24,7 @@ const OPEN: &str = "/proc/self/fd";
 /// Switches it off on every TCP connection of this process to that port of any machine, and tells
 /// on how many it did.
 pub(crate) fn set(port: u16) -> io::Result<usize> {
-    let mut set = 0;
+    let (mut set, mut failed) = (0, None);
     for entry in fs::read_dir(OPEN)? {
         let Some(number) = entry?.file_name().to_str().and_then(|name| name.parse().ok()) else {
             continue;
@@ -33,13 +33,26 @@ pub(crate) fn set(port: u16) -> io::Result<usize> {
         if peer_port(number) != Some(port) {
             continue;
         }
-        let stream = TcpStream::from(handle(number)?);
-        if !stream.nodelay()? {
-            stream.set_nodelay(true)?;
-            set += 1;
+        match set_one(number) {
+            Ok(changed) => set += usize::from(changed),
+            // One that was closed in between must not hinder the others.
+            Err(error) => failed = Some(error),
         }
     }
-    Ok(set)
+    match failed {
+        Some(error) if set == 0 => Err(error),
+        _ => Ok(set),
+    }
+}
+
+/// Whether it had to be changed.
+fn set_one(number: RawFd) -> io::Result<bool> {
+    let stream = TcpStream::from(handle(number)?);
+    let left_on = !stream.nodelay()?;
+    if left_on {
+        stream.set_nodelay(true)?;
+    }
+    Ok(left_on)
 }
 
 fn peer_port(number: RawFd) -> Option<u16> {

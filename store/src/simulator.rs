@@ -6,12 +6,13 @@
 use crate::{
     connect::{Borrowed, Database, answered},
     fault::Fault,
+    view::bounded,
 };
 use domain::{
     SimulatorId, Timestamp,
     simulator::{Activity, EventType, Pace, SimulatorConfig, Status},
 };
-use sqlx::{PgConnection, Row as _, types::Json};
+use sqlx::{PgConnection, Row as _, postgres::PgRow, types::Json};
 use std::collections::BTreeMap;
 
 /// Lines of the activity log that a simulator keeps.
@@ -248,7 +249,7 @@ pub async fn activities(
     id: SimulatorId,
     lines: &Lines,
     limit: i64,
-) -> Result<Vec<Logged>, Fault> {
+) -> Result<(Vec<Logged>, bool), Fault> {
     let mut connection = database.borrow().await?;
     let direction = if lines.first { "asc" } else { "desc" };
     let sql = format!(
@@ -257,7 +258,7 @@ pub async fn activities(
              and ($4::timestamptz is null or timestamp >= $4) \
              and ($5::timestamptz is null or timestamp < $5) \
              and ($6::text is null or event_type = $6) \
-             order by id {direction} limit $3) as chosen order by id"
+             order by id {direction} limit $3) as chosen order by id {direction}"
     );
     let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
         .bind(id.0)
@@ -266,10 +267,20 @@ pub async fn activities(
         .bind(lines.from.map(Timestamp::to_chrono))
         .bind(lines.to.map(Timestamp::to_chrono))
         .bind(lines.event_type.map(EventType::as_str))
-        .fetch_all(&mut *connection.held);
-    let rows = answered(database.patience(false), rows).await?;
-    connection.give_back();
-    rows.iter().map(|row| logged(id, row)).collect()
+        .fetch(&mut *connection.held);
+    let bytes = |row: &PgRow| {
+        row.try_get_raw("details").map_or(0, |it| it.as_bytes().map_or(0, <[u8]>::len))
+    };
+    let (rows, whole) = answered(database.patience(false), bounded(rows, bytes)).await?;
+    if whole {
+        connection.give_back();
+    }
+    let mut logged: Vec<Logged> =
+        rows.iter().map(|row| self::logged(id, row)).collect::<Result<_, _>>()?;
+    if !lines.first {
+        logged.reverse();
+    }
+    Ok((logged, whole))
 }
 
 fn logged(simulator_id: SimulatorId, row: &sqlx::postgres::PgRow) -> Result<Logged, Fault> {

@@ -190,7 +190,7 @@ pub async fn list<T: DeserializeOwned>(
         .bind(behind.map(|behind| behind.0))
         .bind(behind.map(|behind| behind.1.as_str()))
         .bind(most)
-        .bind(&seen.whole)
+        .bind(if kind == Kind::Org { &seen.orgs } else { &seen.whole })
         .bind(&seen.entities);
     let rows = query.fetch(&mut *view.connection.held);
     let bytes = |(_, _, row): &(i64, String, Value)| row.to_string().len();
@@ -312,7 +312,7 @@ pub async fn values(
 }
 
 /// Rows as long as they are few enough bytes, and whether these are all.
-async fn bounded<T>(
+pub(crate) async fn bounded<T>(
     rows: impl Stream<Item = sqlx::Result<T>>,
     bytes: impl Fn(&T) -> usize,
 ) -> sqlx::Result<(Vec<T>, bool)> {
@@ -373,7 +373,8 @@ pub async fn current(
     Ok(rows)
 }
 
-/// Changes of an org's model, the last first, before the change of sequence `before`.
+/// Changes of an org's model, the last first, before the change of sequence `before`: `most` at most, and
+/// fewer where they are large.
 pub async fn changes<T: DeserializeOwned>(
     database: &Database,
     seen: &Seen,
@@ -391,9 +392,12 @@ pub async fn changes<T: DeserializeOwned>(
     .bind(org.0)
     .bind(before)
     .bind(most)
-    .fetch_all(&mut *view.connection.held);
-    let rows: Vec<Json<Value>> = answered(view.patience, asked).await?;
-    view.end().await?;
+    .fetch(&mut *view.connection.held);
+    let bytes = |Json(row): &Json<Value>| row.to_string().len();
+    let (rows, whole) = answered(view.patience, bounded(asked, bytes)).await?;
+    if whole {
+        view.end().await?;
+    }
     let shown = |Json(row)| {
         serde_json::from_value(row)
             .map_err(|error| Fault::hold(format!("a row that can't be shown: {error}")))

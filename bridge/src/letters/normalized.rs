@@ -53,7 +53,7 @@ pub(super) async fn again(
     }
     let pack: Pack<'_> = match envelope::decode_borrowed(&body) {
         Ok(pack) => pack,
-        Err(fault) => return Ok(failed(letter, Reason::Undecodable, fault.to_string())),
+        Err(fault) => return Ok(Some(failed(letter, Reason::Undecodable, fault.to_string()))),
     };
     let index = letter.source.row as usize;
     let mut entry = pack.entries.into_iter().nth(index).ok_or_else(gone)?;
@@ -78,15 +78,15 @@ pub(super) async fn again(
     } else {
         publish_all(shared, letter, &mut given).await?;
     }
-    Ok(given.letters.into_iter().next().and_then(|fault| {
+    Ok(given.letters.into_iter().next().map(|fault| {
         let letter = Letter { taken_for: taken_for.or(letter.taken_for.clone()), ..letter.clone() };
         failed(&letter, fault.reason, fault.detail)
     }))
 }
 
-fn failed(letter: &Letter, reason: Reason, detail: String) -> Option<Failed> {
+fn failed(letter: &Letter, reason: Reason, detail: String) -> Failed {
     let letter = letter.again(reason, detail, SystemClock.now());
-    Some(Failed { letter, number: None })
+    Failed { letter, number: None }
 }
 
 fn gone() -> Refusal {
@@ -110,7 +110,7 @@ async fn whole(
     let normalize = |known: Known<'_>| normalize_message(stored, known, SystemClock.now());
     let mut given = settled(shared, limits, normalize).await?;
     if let Some(fault) = given.letters.iter().find(|it| it.reason == Reason::Undecodable) {
-        return Ok(failed(letter, fault.reason, fault.detail.clone()));
+        return Ok(Some(failed(letter, fault.reason, fault.detail.clone())));
     }
     publish_all(shared, letter, &mut given).await?;
     for letter in &given.letters {

@@ -33,7 +33,7 @@ const LOOKS: usize = 10_000;
 /// What became of it.
 pub(super) enum Outcome {
     Stored,
-    Refused(Failed),
+    Refused(Box<Failed>),
     Waiting(Waiting),
 }
 
@@ -54,7 +54,7 @@ pub(super) async fn again(shared: &Shared, letter: &Letter) -> Result<Outcome, R
         return match envelope::decode::<Batch>(&body) {
             Err(fault) => {
                 let again = letter.again(letter.reason, fault.to_string(), SystemClock.now());
-                Ok(Outcome::Refused(Failed { letter: again, number: None }))
+                Ok(Outcome::Refused(Failed { letter: again, number: None }.into()))
             }
             Ok(batch) => {
                 send(shared, org, letter, &placed(batch, position), false).await?;
@@ -85,7 +85,7 @@ async fn outcome_of(
     // Its letter is written before the message is acknowledged: if it is not there now, there is none.
     let newer = newer(shared, letter, waiting.behind).await.map_err(|fault| away(&fault))?;
     Ok(newer.map_or(Outcome::Stored, |(number, letter)| {
-        Outcome::Refused(Failed { letter, number: Some(number) })
+        Outcome::Refused(Failed { letter, number: Some(number) }.into())
     }))
 }
 

@@ -1,6 +1,8 @@
 //! Dead letters, looked at, tried again and dropped, with the commands that people type.
 
+use crate::api::Api;
 use domain::failpoint;
+use reqwest::Method;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use testkit::{
@@ -224,4 +226,52 @@ async fn a_letter_that_is_dropped_is_gone_and_on_record() {
     platform.succeed(&["dead-letters", "drop", &number, "--reason", "a test by hand"]);
     assert_eq!(listed(&platform, &[]), found[1..]);
     assert_eq!(redrive(&platform, &[&number])["gone"], 1);
+}
+
+#[tokio::test]
+async fn the_same_by_the_api_by_whom_it_is_allowed() {
+    const SENT: u32 = 120;
+    let platform = Platform::start("").await;
+    let (_bridge, _ingest) = (platform.service("bridge"), platform.service("ingest"));
+    let api = Api::start(&platform).await;
+    platform.publish("devices/LATE-3/telemetry", (0..SENT).map(payload)).await;
+    letters(&platform, SENT as usize).await;
+    let own = api.letter("nothing").await;
+    let page = api.get("/dead-letter?limit=50").await;
+    assert_eq!(page.body.as_array().unwrap().len(), 50);
+    let next = api.get(&format!("/dead-letter?limit=1000&cursor={}", page.next.unwrap())).await;
+    assert_eq!(next.body.as_array().unwrap().len(), SENT as usize + 1 - 50);
+    let number = page.body[0]["number"].as_u64().unwrap();
+    let shown = api.get(&format!("/dead-letter/{number}")).await;
+    assert_eq!(shown.body["message"]["payload"]["temperature"], 0, "{shown:?}");
+
+    // A reader of the org sees its letters and changes none; of unknown devices it learns nothing.
+    let reader = api.key(1, &["read"]).await;
+    let by_reader = |method: Method, path: String| {
+        let request = api.request(method, &path, &reader).json(&serde_json::json!({}));
+        async { api.send(request).await.status }
+    };
+    assert_eq!(by_reader(Method::GET, format!("/dead-letter/{own}")).await, 200);
+    assert_eq!(by_reader(Method::GET, format!("/dead-letter/{number}")).await, 404);
+    assert_eq!(by_reader(Method::GET, "/dead-letter".to_owned()).await, 403);
+    assert_eq!(by_reader(Method::POST, format!("/dead-letter/{own}/redrive")).await, 403);
+    assert_eq!(by_reader(Method::DELETE, format!("/dead-letter/{own}?reason=x")).await, 403);
+
+    let (_, entity) = platform.add_device("LATE-3");
+    let (mut after, mut delivered) = (Value::from(0), 0);
+    while !after.is_null() {
+        let body = serde_json::json!({ "reason": "unknown_device", "after": after, "limit": 50 });
+        let tried = api.post("/dead-letter/redrive", &body).await;
+        assert_eq!(tried.status, 200, "{tried:?}");
+        delivered += tried.body["delivered"].as_u64().unwrap();
+        after = tried.body["next"].clone();
+    }
+    assert_eq!(delivered, u64::from(SENT));
+    everywhere(&platform, &Numbered { device: "LATE-3".to_owned(), entity, sent: SENT }).await;
+    let again = api.post(&format!("/dead-letter/{own}/redrive"), &Value::Null).await;
+    let own = again.body["next"].as_u64().unwrap();
+    assert_eq!(again.body["again"], 1, "{again:?}");
+    assert_eq!(api.get(&format!("/dead-letter/{own}")).await.body["letter"]["attempts"], 2);
+    assert_eq!(api.delete(&format!("/dead-letter/{own}?reason=a%20test")).await.status, 204);
+    assert_eq!(api.get(&format!("/dead-letter/{own}")).await.status, 404);
 }

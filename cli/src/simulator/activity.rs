@@ -28,6 +28,7 @@ pub(super) async fn show(
         for logged in
             activities(&database, id, &Lines { after: last, ..Lines::default() }, most.into())
                 .await?
+                .0
         {
             last = logged.id;
             print(&logged, json)?;

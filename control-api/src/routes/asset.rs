@@ -160,18 +160,23 @@ async fn delete_asset_type(
     headers: HeaderMap,
 ) -> Result<StatusCode, Problem> {
     let org = org(&api, &caller, org_id, Permission::Model)?;
-    {
+    let (is_there, is_used) = {
         let directory = api.directory.read();
-        if directory.asset_type(&org.key, &id).is_none() {
-            return Err(Problem::not_found("asset type"));
-        }
-        if directory.assets(org.id).iter().any(|asset| asset.asset_type == id) {
-            return Err(Problem::conflict("there are assets of this type; take them away first"));
-        }
-    }
+        let is_used = directory.assets(org.id).iter().any(|asset| asset.asset_type == id);
+        (directory.asset_type(&org.key, &id).is_some(), is_used)
+    };
     let id = id.to_string();
     let gone = Gone { org: org.key.clone(), org_id: org.id, kind: GoneKind::AssetType, id };
-    model::write(&api, &caller, &Record::Gone(gone), expected(&headers)?).await?;
+    let gone = Record::Gone(gone);
+    if !is_there {
+        let before = model::is_gone(&api, &caller, &gone.subject().to_string()).await?;
+        let none = || Problem::not_found("asset type");
+        return before.then_some(StatusCode::NO_CONTENT).ok_or_else(none);
+    }
+    if is_used {
+        return Err(Problem::conflict("there are assets of this type; take them away first"));
+    }
+    model::write(&api, &caller, &gone, expected(&headers)?).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -396,7 +401,11 @@ async fn delete_asset(
     Path(id): Path<i32>,
     headers: HeaderMap,
 ) -> Result<StatusCode, Problem> {
-    let Asset { org, org_id, id, .. } = to_change(&api, &caller, id)?;
+    let found = to_change(&api, &caller, id);
+    if found.is_err() && model::is_gone(&api, &caller, &format!("model.*.asset.{id}")).await? {
+        return Ok(StatusCode::NO_CONTENT);
+    }
+    let Asset { org, org_id, id, .. } = found?;
     let gone = Gone { org, org_id, kind: GoneKind::Asset, id: id.to_string() };
     model::write(&api, &caller, &Record::Gone(gone), expected(&headers)?).await?;
     Ok(StatusCode::NO_CONTENT)

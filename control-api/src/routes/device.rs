@@ -63,7 +63,7 @@ pub(super) async fn written<T: DeserializeOwned>(
 ) -> Result<T, Problem> {
     let seen = Seen { orgs: vec![org.0], whole: vec![org.0], entities: Vec::new() };
     let which = Which { org: Some(org.0), ..which };
-    let listed = view::list::<T>(&api.database, &seen, kind, &which, None, 1).await?;
+    let listed = view::list::<T>(&api.pulse, &seen, kind, &which, None, 1).await?;
     let row = listed.rows.into_iter().next().map(|listed| listed.row);
     row.ok_or_else(|| Problem::not_found(what))
 }
@@ -493,7 +493,9 @@ async fn delete_device(
     Path(id): Path<DeviceId>,
     headers: HeaderMap,
 ) -> Result<StatusCode, Problem> {
-    let (last, device) = to_delete(&api, &caller, &id).await?;
+    let Some((last, device)) = to_delete(&api, &caller, &id).await? else {
+        return Ok(StatusCode::NO_CONTENT);
+    };
     let seen = match expected(&headers)? {
         Expected::Revision(seen) if seen != last => return Err(changed()),
         Expected::Revision(seen) => Some(seen),
@@ -518,14 +520,20 @@ async fn delete_device(
 
 /// The device as it stands in `MODEL` now, where the caller may take it away. Ids are the platform's: under
 /// the same one another org may have made another device meanwhile, so that what is taken away must be
-/// what was looked at.
-async fn to_delete(api: &Api, caller: &Caller, id: &DeviceId) -> Result<(u64, Device), Problem> {
+/// what was looked at. `None`: it was taken away before.
+async fn to_delete(
+    api: &Api,
+    caller: &Caller,
+    id: &DeviceId,
+) -> Result<Option<(u64, Device)>, Problem> {
     let subject = Subject::Model { org: None, kind: "device".to_owned(), id: id.to_string() };
-    let Some((last, Record::Device(device))) = get(&api.wire, &subject.to_string()).await? else {
-        return Err(Problem::not_found("device"));
+    let subject = subject.to_string();
+    let Some((last, Record::Device(device))) = get(&api.wire, &subject).await? else {
+        let before = model::is_gone(api, caller, &subject).await?;
+        return before.then_some(None).ok_or_else(|| Problem::not_found("device"));
     };
     caller.require(device.org_id, Permission::Model, "device")?;
-    Ok((last, device))
+    Ok(Some((last, device)))
 }
 
 /// How a command is sent.

@@ -226,7 +226,11 @@ async fn delete_entity(
     Path(id): Path<i32>,
     headers: HeaderMap,
 ) -> Result<StatusCode, Problem> {
-    let Entity { org, org_id, id, .. } = to_change(&api, &caller, id)?;
+    let found = to_change(&api, &caller, id);
+    if found.is_err() && model::is_gone(&api, &caller, &format!("model.*.entity.{id}")).await? {
+        return Ok(StatusCode::NO_CONTENT);
+    }
+    let Entity { org, org_id, id, .. } = found?;
     if api.directory.read().is_in_use(id) {
         return Err(Problem::conflict("a device or a poller keeps its values there"));
     }
@@ -353,10 +357,14 @@ async fn delete_tag_def(
     headers: HeaderMap,
 ) -> Result<StatusCode, Problem> {
     let org = org(&api, &caller, org_id, Permission::Model)?;
-    if api.directory.read().tag_def(&org.key, &name).is_none() {
-        return Err(Problem::not_found("tag definition"));
-    }
+    let is_there = api.directory.read().tag_def(&org.key, &name).is_some();
     let gone = Gone { org: org.key.clone(), org_id: org.id, kind: GoneKind::TagDef, id: name };
-    model::write(&api, &caller, &Record::Gone(gone), expected(&headers)?).await?;
+    let gone = Record::Gone(gone);
+    if !is_there {
+        let before = model::is_gone(&api, &caller, &gone.subject().to_string()).await?;
+        let none = || Problem::not_found("tag definition");
+        return before.then_some(StatusCode::NO_CONTENT).ok_or_else(none);
+    }
+    model::write(&api, &caller, &gone, expected(&headers)?).await?;
     Ok(StatusCode::NO_CONTENT)
 }

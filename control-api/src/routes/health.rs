@@ -43,7 +43,7 @@ struct Ready {
     (status = 503, description = "Something is away", body = Ready)))]
 async fn ready(State(api): State<Api>) -> impl IntoResponse {
     let (database, lag) = tokio::join!(
-        tokio::time::timeout(ANSWER, api.database.ping()),
+        tokio::time::timeout(ANSWER, api.pulse.ping()),
         tokio::time::timeout(ANSWER, lag(&api)),
     );
     let said = |it: Result<Result<(), String>, _>| match it {

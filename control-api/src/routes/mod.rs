@@ -6,6 +6,7 @@ mod bulk;
 mod device;
 mod entity;
 mod health;
+mod letter;
 mod moment;
 mod poller;
 mod simulator;
@@ -36,6 +37,7 @@ const CORS_AGE: Duration = Duration::from_mins(10);
 fn router() -> OpenApiRouter<Api> {
     OpenApiRouter::with_openapi(Document::openapi())
         .merge(health::routes())
+        .merge(letter::routes())
         .merge(bulk::routes())
         .merge(value::routes())
         .merge(entity::routes())

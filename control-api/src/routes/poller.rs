@@ -357,7 +357,7 @@ pub(super) async fn shown<T: DeserializeOwned>(api: &Api, poller: &Poller) -> Re
     let org = vec![poller.org_id.0];
     let seen = Seen { orgs: org.clone(), whole: org, entities: Vec::new() };
     let which = Which { number: Some(poller.id.0.into()), ..Which::default() };
-    let listed = view::list::<T>(&api.database, &seen, Kind::Poller, &which, None, 1).await?;
+    let listed = view::list::<T>(&api.pulse, &seen, Kind::Poller, &which, None, 1).await?;
     let row = listed.rows.into_iter().next().map(|listed| listed.row);
     row.ok_or_else(|| Problem::not_found("poller"))
 }

@@ -187,16 +187,18 @@ async fn history(
     if let Some(every) = filter.every {
         let rule = "a number and s, m, h, d or w are expected, from 1s to 366d";
         let every = length(&every).ok_or_else(|| Problem::field("/query/every", rule))?;
-        let rows = view::buckets(&api.database, &seen, org, id, range, every, most).await?;
+        let rows = view::buckets(&*api.reading(&caller).await?, &seen, org, id, range, every, most)
+            .await?;
         let buckets = History::Buckets(rows.into_iter().map(BucketView::from).collect());
-        return large(&api, &buckets).await;
+        return large(&api, &caller, &buckets).await;
     }
     let newest = filter.newest_first.unwrap_or(false);
-    let rows = view::values(&api.database, &seen, org, &[id], range, newest, most).await?;
+    let rows =
+        view::values(&*api.reading(&caller).await?, &seen, org, &[id], range, newest, most).await?;
     let rows = rows.ok_or_else(too_large)?;
     let cut = rows.len() == most as usize;
     let values = History::Values(rows.into_iter().map(ValueView::from).collect());
-    let mut answer = large(&api, &values).await?;
+    let mut answer = large(&api, &caller, &values).await?;
     if cut {
         answer.headers_mut().insert(LIMITED, HeaderValue::from(most));
     }
@@ -213,7 +215,7 @@ async fn current(
     Path(id): Path<i32>,
 ) -> Result<Json<Option<ValueView>>, Problem> {
     let (org, seen) = open(&api, &caller, id)?;
-    let rows = view::current(&api.database, &seen, org, &[id]).await?;
+    let rows = view::current(&*api.reading(&caller).await?, &seen, org, &[id]).await?;
     Ok(Json(rows.into_iter().next().map(ValueView::from)))
 }
 
@@ -241,7 +243,7 @@ async fn current_of_many(
     let open = |id: &i32| caller.may_with(org, Permission::Read, EntityId(*id));
     let asked: Vec<i32> = asked.into_iter().filter(open).collect();
     let seen = Seen { orgs: vec![org.0], ..Seen::default() };
-    let rows = view::current(&api.database, &seen, org, &asked).await?;
+    let rows = view::current(&*api.reading(&caller).await?, &seen, org, &asked).await?;
     Ok(Json(rows.into_iter().map(ValueView::from).collect()))
 }
 

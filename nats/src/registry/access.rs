@@ -16,8 +16,15 @@ use domain::{
 
 /// Makes a user; one whom the issuer calls so already stays as it is, also where two are made at once.
 pub async fn add_user(wire: &Wire, mut user: User) -> Result<Registered<User>, RegistryFault> {
-    let known = |model: &Directory| model.signed_in(&user.issuer, &user.subject).cloned();
-    if let Some(found) = look(wire, known).await? {
+    let known = |model: &Directory| {
+        (model.signed_in(&user.issuer, &user.subject).cloned(), model.users_are_unreadable())
+    };
+    let (found, unreadable) = look(wire, known).await?;
+    if unreadable && found.is_none() {
+        let text = "a user's record was written by a later release: the user may be there; update this one";
+        return Err(RegistryFault::Taken(text.to_owned()));
+    }
+    if let Some(found) = found {
         return Ok(Registered::Unchanged(User::clone(&found)));
     }
     // Whoever is first to say which number this subject has, says it for all; whoever is first to

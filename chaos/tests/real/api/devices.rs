@@ -4,6 +4,10 @@ use super::Api;
 use reqwest::Method;
 use serde_json::{Value, json};
 use testkit::{Platform, eventually};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 
 async fn temperatures(platform: &Platform, entity: i32) -> Vec<f64> {
     let mut connection = testkit::platform::connect(&platform.secondary.owner()).await.unwrap();
@@ -138,4 +142,30 @@ async fn a_key_of_a_device_that_became_another_orgs_sends_nothing() {
     assert_eq!(api.post("/device", &device(other)).await.status, 201);
     let refused = send().await;
     assert_eq!(refused.status, 403, "{refused:?}");
+}
+
+#[tokio::test]
+async fn one_key_that_sends_half_a_request_many_times_hinders_nobody_else() {
+    let platform = Platform::start("").await;
+    let _ingest = platform.service("ingest");
+    let api = Api::start_with(&platform, &["api.max_requests=32"]).await;
+    platform.add_device("H-3");
+    let made = api.post("/key", &json!({ "name": "d", "device_id": "H-3" })).await;
+    let key = made.body["key"].as_str().unwrap().to_owned();
+    let mut halves = Vec::new();
+    for _ in 0..40 {
+        let mut half = TcpStream::connect(("127.0.0.1", api.port)).await.unwrap();
+        let head = format!(
+            "POST /api/v1/telemetry HTTP/1.1\r\nhost: x\r\nx-api-key: {key}\r\n\
+             content-type: application/json\r\ncontent-length: 10\r\n\r\n"
+        );
+        half.write_all(head.as_bytes()).await.unwrap();
+        halves.push(half);
+    }
+    // The last of them is told that the key has had its part.
+    let mut told = [0; 12];
+    halves.last_mut().unwrap().read_exact(&mut told).await.unwrap();
+    assert_eq!(&told, b"HTTP/1.1 503");
+    assert_eq!(api.get("/entity?org_id=1").await.status, 200, "others have theirs");
+    drop(halves);
 }

@@ -157,6 +157,21 @@ impl Api {
     }
 }
 
+impl Api {
+    /// A dead letter of org 1: a message of its device that says nothing that is mapped.
+    pub async fn letter(&self, name: &str) -> i64 {
+        let body = json!({ "ts": "2026-01-01T00:00:00Z", name: 1 });
+        let sent = self.post("/api/v1/telemetry?device_id=TS-001-2024", &body).await;
+        assert_eq!(sent.status, 202, "{sent:?}");
+        eventually("the letter", || async {
+            let all = self.get("/dead-letter?org_id=1&reason=nothing_mapped&limit=1000").await;
+            let last = all.body.as_array().and_then(|all| all.last()?["number"].as_i64());
+            last.ok_or_else(|| format!("{all:?}"))
+        })
+        .await
+    }
+}
+
 /// A value for `/bulk/value`.
 pub fn number(entity: i32, ts: &str, n: f64) -> Value {
     json!({ "ts": ts, "entity_id": entity, "value_n": n })

@@ -30,7 +30,11 @@ async fn a_change_counts_when_it_is_based_on_what_is_there() {
     assert_eq!(put("nonsense", "x").await.status, 422);
     assert_eq!(api.delete(&path).await.status, 204);
     assert_eq!(api.get(&path).await.status, 404);
-    assert_eq!(api.delete(&path).await.status, 404);
+    assert_eq!(api.delete(&path).await.status, 204, "whoever repeats it is told that it is done");
+    assert_eq!(api.delete("/entity/999999").await.status, 404);
+    let other = api.key(1, &["read"]).await;
+    let by_reader = api.request(Method::DELETE, &path, &other);
+    assert_eq!(api.send(by_reader).await.status, 404);
     // A point of a device stays.
     let (humidity, _) = platform.add_device("TS-9");
     let refused = api.delete(&format!("/entity/{humidity}")).await;
@@ -194,4 +198,37 @@ async fn answers_are_bounded_by_bytes_and_say_so() {
         path = format!("/tag_def?org_id=1&cursor={next}");
     }
     assert_eq!(seen, 6, "in pages that are small enough");
+    let log = api.get("/org/1/audit?limit=1000").await;
+    assert!(log.status == 200 && log.body.to_string().len() < 6 << 20, "{}", log.status);
+    let mut before = log.body.as_array().unwrap().last().unwrap()["revision"].clone();
+    let mut changes = log.body.as_array().unwrap().len();
+    loop {
+        let log = api.get(&format!("/org/1/audit?limit=1000&before={before}")).await;
+        let Some(last) = log.body.as_array().unwrap().last() else { break };
+        changes += log.body.as_array().unwrap().len();
+        before = last["revision"].clone();
+    }
+    assert!(changes >= 7, "{changes}: none is left out");
+}
+
+#[tokio::test]
+async fn a_repeated_request_brings_nothing_back() {
+    let platform = Platform::start("").await;
+    let _ingest = platform.service("ingest");
+    let api = Api::start(&platform).await;
+    let body = json!({ "org_id": 1, "name": "once", "tags": { "site": "M" } });
+    let send = || {
+        let request = api.request(Method::POST, "/entity", &api.admin);
+        api.send(request.header("idempotency-key", "once").json(&body))
+    };
+    let made = send().await;
+    assert_eq!(made.status, 201);
+    let path = format!("/entity/{}", made.number("entity_id"));
+    let renamed = json!({ "name": "renamed", "tags": {} });
+    assert_eq!(api.put(&path, &renamed).await.status, 200);
+    assert_eq!(send().await.status, 201, "it was made once, and is told so");
+    assert_eq!(api.get(&path).await.body["name"], "renamed");
+    assert_eq!(api.delete(&path).await.status, 204);
+    assert_eq!(send().await.status, 409);
+    assert_eq!(api.get(&path).await.status, 404, "what was taken away stays away");
 }

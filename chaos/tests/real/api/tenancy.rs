@@ -28,6 +28,7 @@ struct Things {
     simulator: i32,
     key: String,
     user: i32,
+    letter: i64,
 }
 
 impl Things {
@@ -37,6 +38,7 @@ impl Things {
             .replace("{simulator_id}", &self.simulator.to_string())
             .replace("{poller_id}", &self.simulator.to_string())
             .replace("{key_id}", &self.key)
+            .replace("{number}", &self.letter.to_string())
             .replace("{user_id}", &self.user.to_string())
             .replace("{org_id}", "1")
             .replace("{name}", "secret")
@@ -61,7 +63,8 @@ impl Things {
                 "/org" | "/user" | "/key" | "/entity" | "/tag_def" | "/device" | "/device_type"
                 | "/asset" | "/asset_type" | "/poller" | "/simulator/config",
             ) => Some(Try::List),
-            ("GET", "/value") => theirs(json!(null)),
+            ("GET", "/value" | "/dead-letter") => theirs(json!(null)),
+            ("POST", "/dead-letter/redrive") => theirs(json!({ "org_id": 1 })),
             ("POST", "/bulk/value") => theirs(json!({ "org_id": 1, "values": [value] })),
             ("POST", "/api/v1/telemetry") => theirs(json!({ "temperature": 1 })),
             ("POST", "/entity") => theirs(json!({ "org_id": 1, "name": "x" })),
@@ -130,6 +133,7 @@ async fn things(api: &Api) -> Things {
     let key = made(api.post("/key", &key).await);
     let values = [number(entity.number("entity_id"), "2026-01-01T00:00:00Z", 1.0)];
     made(api.post("/bulk/value", &json!({ "org_id": 1, "values": values })).await);
+    let letter = api.letter(SECRET).await;
     let pollers = made(api.get("/poller?type=simulator").await);
     Things {
         entity: entity.number("entity_id"),
@@ -137,6 +141,7 @@ async fn things(api: &Api) -> Things {
         simulator: pollers.body[0]["poller_id"].as_i64().unwrap() as i32,
         key: key.body["key_id"].as_str().unwrap().to_owned(),
         user: user.number("user_id"),
+        letter,
     }
 }
 
@@ -175,6 +180,8 @@ async fn another_orgs_caller_sees_and_changes_nothing_on_any_route() {
                 continue;
             }
             match path.as_str() {
+                "/dead-letter/{number}" => filled += "?reason=x",
+                "/dead-letter" => filled += "?org_id=1",
                 "/value" => filled = format!("{filled}?org_id=1&entity_id={}", things.entity),
                 "/api/v1/telemetry" => filled += "?device_id=TS-001-2024",
                 _ => {}

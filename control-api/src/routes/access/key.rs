@@ -87,6 +87,7 @@ impl From<&Key> for KeyView {
 /// A key to be made: for an org, for a device, or for the platform.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({"name": "a program", "org_id": 1, "permissions": ["read", "write"]}))]
 struct NewKey {
     #[schema(min_length = 1, max_length = 1024)]
     name: String,

@@ -10,7 +10,7 @@ use crate::{
     caller::Caller,
     extract::{Json, Path, Query},
     model::{self, etag},
-    page::{Page, answer, list, one},
+    page::{Page, large_page, list, one},
     problem::Problem,
 };
 use axum::{
@@ -130,7 +130,7 @@ struct ChangeView {
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 struct AuditFilter {
-    /// Before this revision: go on with the last of the page before.
+    /// Before this revision: go on with the last of the page before; a page may end early, where it is large.
     before: Option<i64>,
     /// Rows, 1 to 1000.
     #[param(minimum = 1, maximum = 1000, default = 100)]
@@ -152,7 +152,13 @@ async fn audit(
     let org = org(&api, &caller, id, Permission::Admin)?;
     let seen = caller.seen(&api.directory.read());
     let limit = Page { limit: filter.limit, cursor: None }.limit()?;
-    let changes =
-        view::changes::<ChangeView>(&api.database, &seen, org.id, filter.before, limit).await?;
-    Ok(answer(changes, None))
+    let changes = view::changes::<ChangeView>(
+        &*api.reading(&caller).await?,
+        &seen,
+        org.id,
+        filter.before,
+        limit,
+    )
+    .await?;
+    large_page(&api, &caller, &changes, None).await
 }

@@ -115,7 +115,8 @@ async fn take_permissions(
     Path((id, user)): Path<(i32, i32)>,
 ) -> Result<StatusCode, Problem> {
     let org = org(&api, &caller, id, Permission::Admin)?;
-    if !knows(&api, &caller, UserId(user)) {
+    let was_in = api.directory.read().grants(UserId(user)).any(|grant| grant.org_id == org.id);
+    if !was_in && !knows(&api, &caller, UserId(user)) {
         return Err(Problem::not_found("user"));
     }
     write_grant(&api, &caller, &org, user, Rights::default()).await?;

@@ -5,7 +5,7 @@ use crate::{
     Api,
     caller::Caller,
     extract::{Json, Path, Query},
-    page::{Page, answer},
+    page::{Page, large_page},
     problem::Problem,
     routes::moment::Moment,
     shape,
@@ -103,11 +103,12 @@ pub(in crate::routes) async fn list_activities(
     // One more than asked for says whether there is more.
     let most = limit + i64::from(lines.first);
     let asked = activities(log(&api)?, poller.id, &lines, most).await;
-    let mut rows = asked.map_err(|fault| log_away(&fault))?;
-    let more = rows.len() as i64 > limit;
+    let (mut rows, whole) = asked.map_err(|fault| log_away(&fault))?;
+    let more = rows.len() as i64 > limit || (!whole && lines.first);
     rows.truncate(limit as usize);
     let next = rows.last().filter(|_| more).map(|last| last.id.to_string());
-    Ok(answer(rows.into_iter().map(ActivityView::from).collect(), next))
+    let rows: Vec<ActivityView> = rows.into_iter().map(ActivityView::from).collect();
+    large_page(&api, &caller, &rows, next).await
 }
 
 /// The number of a line, as a caller names it.
@@ -175,7 +176,7 @@ pub(in crate::routes) async fn add_activity(
 /// The last lines of a kind; none where they can't be read.
 async fn latest(database: &Database, id: SimulatorId, event_type: EventType) -> Vec<Logged> {
     let lines = Lines { event_type: Some(event_type), ..Lines::default() };
-    let rows = activities(database, id, &lines, LATEST).await;
+    let rows = activities(database, id, &lines, LATEST).await.map(|(rows, _)| rows);
     rows.inspect_err(|fault| tracing::warn!(%fault, "a new line can't be read back"))
         .unwrap_or_default()
 }

@@ -48,8 +48,6 @@ const CHECK: Duration = Duration::from_secs(2);
 const ALIVE: Duration = Duration::from_secs(15);
 /// How soon a reader is to come back when this service stops.
 const COME_BACK: Duration = Duration::from_secs(1);
-/// Most streams that one caller follows at once.
-const STREAMS_EACH: usize = 32;
 /// Rows that are read at once.
 const ROWS: i64 = 200;
 /// Where a reader says what it has.
@@ -89,8 +87,8 @@ pub(in crate::routes) async fn follow_activities(
     let has = last_event_id(&headers)?.or(line(begin.after)?);
     let busy = |_| Problem::away("too many streams at once; try again later");
     let permit = api.gate.streams.clone().try_acquire_owned().map_err(busy)?;
-    let place = api.gate.shares.take(&caller.who, STREAMS_EACH).ok_or_else(|| {
-        Problem::away(format!("{} follows {STREAMS_EACH} streams already", caller.who))
+    let place = api.gate.streams_of.take(&caller).ok_or_else(|| {
+        Problem::away("you, or your org, follow as many streams as one may; end one first")
     })?;
     let after = first(&database, poller.id, has).await?;
     let follower = Follower {
@@ -128,7 +126,7 @@ fn last_event_id(headers: &HeaderMap) -> Result<Option<i64>, Problem> {
 /// The number behind which a stream begins. One that is ahead of the log is of a database that was put
 /// back to an older copy: then it begins with what happens now.
 async fn first(database: &Database, id: SimulatorId, has: Option<i64>) -> Result<i64, Problem> {
-    let last = activities(database, id, &Lines::default(), 1).await;
+    let last = activities(database, id, &Lines::default(), 1).await.map(|(rows, _)| rows);
     match (last, has) {
         (Ok(rows), has) => {
             let last = rows.last().map_or(0, |row| row.id);
@@ -199,7 +197,7 @@ impl Follower {
     async fn read(&mut self) -> bool {
         let lines = Lines { after: self.after, first: true, ..Lines::default() };
         match activities(&self.database, self.id, &lines, ROWS).await {
-            Ok(rows) => {
+            Ok((rows, _)) => {
                 self.after = rows.last().map_or(self.after, |row| row.id);
                 self.rows.extend(rows.into_iter().map(ActivityView::from));
             }
