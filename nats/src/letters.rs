@@ -112,6 +112,9 @@ async fn dead(wire: &Wire) -> Result<Stream<()>, PublishFault> {
 
 /// The letter of a number; `None` where none lies there.
 pub async fn get(wire: &Wire, number: u64) -> Result<Option<Filed>, PublishFault> {
+    if number == 0 {
+        return Ok(None);
+    }
     match dead(wire).await?.direct_get(number).await {
         // What was dropped is on record, and no letter any more.
         Ok(message) if message.subject.starts_with(&format!("dead.{DROPPED}.")) => Ok(None),
@@ -156,7 +159,7 @@ pub async fn page(
         if page.letters.len() == most {
             return Ok(page);
         }
-        let from = page.next.unwrap_or_default() + 1;
+        let from = page.next.unwrap_or_default().saturating_add(1);
         let found = match stream.direct_get_next_for_subject(subject.as_str(), Some(from)).await {
             Ok(found) if found.sequence <= until => found,
             Err(error) if error.kind() != DirectGetErrorKind::NotFound => return Err(later(error)),

@@ -306,6 +306,7 @@ struct TryAgain {
     reason: Option<String>,
     /// Behind the letter of this number: `next` of the answer before.
     #[serde(default)]
+    #[schema(format = "uint64")]
     after: u64,
     /// At most so many, 1 to 500.
     #[schema(minimum = 1, maximum = 500, default = 100)]
