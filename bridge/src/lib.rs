@@ -10,6 +10,7 @@ mod door;
 mod letters;
 pub mod mqtt;
 mod normalize;
+mod replay;
 mod serving;
 
 use anyhow::Context;
@@ -127,6 +128,13 @@ async fn serve(
     if !leaving {
         lifecycle.spawn(commands::run(shared.clone()));
         lifecycle.spawn(letters::run(shared.clone(), limits));
+        let settings = replay::Settings {
+            limits,
+            targets: config.targets.keys().cloned().collect(),
+            lag: Duration::from_millis(config.replay.lag_ms),
+            owner: format!("{instance}/{:016x}", nats::pack::random()),
+        };
+        lifecycle.spawn(replay::run(shared.clone(), settings));
     }
     let assemble = tokio::spawn(assemble::run(shared.clone(), open, may_go));
     let door_closed = CancellationToken::new();

@@ -30,6 +30,7 @@ use nats::{
     streams::RAW,
 };
 use news::News;
+pub(crate) use size::{cut, group_bytes};
 use std::{sync::Arc, time::Duration};
 use store::store;
 use strangers::Aside;

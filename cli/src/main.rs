@@ -14,6 +14,7 @@ mod live;
 mod migrate;
 mod org;
 mod pki;
+mod replay;
 mod roles;
 mod settings;
 mod simulator;
@@ -91,6 +92,8 @@ enum Command {
     /// What could not be processed: look at it, try it again, give it up
     #[command(subcommand)]
     DeadLetters(dead_letters::LettersCommand),
+    /// Process history again by today's rules, or take that back
+    Replay(replay::ReplayArgs),
     /// Exit 0 if a service that runs here answers, for health checks
     Healthy(healthy::HealthyArgs),
     /// Compare the targets: the same rows in each, by org and hour?
@@ -180,6 +183,7 @@ async fn run(command: Command, globals: &Globals) -> anyhow::Result<ExitCode> {
         Command::Doctor(args) => doctor::run(&args, globals).await,
         Command::Transactions(args) => transactions::run(&args, globals).await,
         Command::DeadLetters(command) => dead_letters::run(command, globals).await,
+        Command::Replay(args) => replay::run(args, globals).await,
         Command::Healthy(args) => healthy::run(&args, globals).await,
         Command::Verify(args) => verify::run(&args, globals).await,
         Command::Config(args) => settings::run(&args, globals),

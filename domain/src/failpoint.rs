@@ -19,13 +19,15 @@ pub const BEFORE_TELEMETRY_ACK: &str = "ingest.before_telemetry_ack";
 pub const BEFORE_ARCHIVE_ACK: &str = "archive.before_raw_ack";
 /// What a letter gives is stored, before the letter is taken out of `DEAD`.
 pub const BEFORE_LETTER_LEAVES: &str = "letters.before_letter_leaves";
+/// What a replay gives is stored, before it is noted how far it is.
+pub const BEFORE_REPLAY_SAVED: &str = "replay.before_saved";
 /// Rows are on their way into the database, nothing is committed.
 pub const MID_COPY: &str = "store.mid_copy";
 /// After a simulator's readings are stored, before its state is saved.
 pub const BEFORE_STATE_SAVE: &str = "simulator.before_state_save";
 
 /// All of them.
-pub const ALL: [&str; 10] = [
+pub const ALL: [&str; 11] = [
     BEFORE_PUBACK,
     BEFORE_ASSEMBLED,
     BEFORE_PARTS_REMOVED,
@@ -34,6 +36,7 @@ pub const ALL: [&str; 10] = [
     BEFORE_TELEMETRY_ACK,
     BEFORE_ARCHIVE_ACK,
     BEFORE_LETTER_LEAVES,
+    BEFORE_REPLAY_SAVED,
     MID_COPY,
     BEFORE_STATE_SAVE,
 ];

@@ -23,6 +23,7 @@ pub mod presence;
 pub mod raw;
 pub mod recall;
 pub mod receipt;
+pub mod replay;
 pub mod row;
 pub mod simulator;
 pub mod subject;

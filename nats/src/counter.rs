@@ -21,6 +21,8 @@ pub enum Counter {
     User,
     /// Asset ids.
     Asset,
+    /// Replays' numbers, which are revisions.
+    Revision,
 }
 
 impl Counter {
@@ -31,6 +33,7 @@ impl Counter {
             Self::Poller => "poller",
             Self::User => "user",
             Self::Asset => "asset",
+            Self::Revision => "revision",
         }
     }
 }
@@ -67,6 +70,14 @@ pub async fn allocate(
         }
     }
     Err(fault(format!("{MAX_ATTEMPTS} others were faster")))
+}
+
+/// The last number that was allocated; 0: none.
+pub async fn last(wire: &Wire, counter: Counter) -> Result<i32, CounterFault> {
+    let fault = |why: String| CounterFault(counter, why);
+    let store = wire.jetstream.get_key_value(COUNTERS).await.map_err(|e| fault(e.to_string()))?;
+    let value = store.get(counter.key()).await.map_err(|e| fault(e.to_string()))?;
+    value.map_or(Ok(0), |value| parse(&value).map_err(fault))
 }
 
 /// The number that belongs to a name: allocated by whoever asks first, and given to all who ask again.

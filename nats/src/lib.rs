@@ -18,6 +18,7 @@ pub mod outcome;
 pub mod pack;
 pub mod publish;
 pub mod registry;
+pub mod replays;
 pub mod report;
 pub mod retry;
 pub mod streams;

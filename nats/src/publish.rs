@@ -231,6 +231,31 @@ pub async fn find_by_id(
     Ok(None)
 }
 
+/// The first sequence of a subject whose message was stored at or after a moment; `None`: there is none.
+pub async fn sequence_since(
+    wire: &Wire,
+    stream: &str,
+    subject: &str,
+    from: Timestamp,
+) -> Result<Option<u64>, PublishFault> {
+    let later = |error: String| PublishFault::Later(format!("{stream}: {error}"));
+    let opened = wire.jetstream.get_stream_no_info(stream).await;
+    let opened = opened.map_err(|error| later(error.to_string()))?;
+    first_since(&opened, subject, from).await
+}
+
+/// The last sequence of a subject; 0 where there is none.
+pub async fn last_sequence(wire: &Wire, stream: &str, subject: &str) -> Result<u64, PublishFault> {
+    let later = |error: String| PublishFault::Later(format!("{stream}: {error}"));
+    let opened = wire.jetstream.get_stream_no_info(stream).await;
+    let opened = opened.map_err(|error| later(error.to_string()))?;
+    match opened.direct_get_last_for_subject(subject).await {
+        Ok(message) => Ok(message.sequence),
+        Err(error) if error.kind() == DirectGetErrorKind::NotFound => Ok(0),
+        Err(error) => Err(later(error.to_string())),
+    }
+}
+
 /// How far the server's clock may be from ours, in microseconds.
 const CLOCKS: i64 = 5_000_000;
 

@@ -27,6 +27,9 @@ pub const COUNTERS: &str = "counters";
 
 /// The bucket of what was done under which `Idempotency-Key`.
 pub const IDEMPOTENCY: &str = "idempotency";
+/// The bucket of replays.
+pub const REPLAYS: &str = "replays";
+
 /// How long such a key is known.
 pub const IDEMPOTENCY_AGE: Duration = Duration::from_hours(24);
 
@@ -106,7 +109,13 @@ pub async fn declare(wire: &Wire, limits: &Limits) -> Result<(), StreamFault> {
         max_bytes: 1 << 30,
         ..kv::Config::default()
     };
-    for bucket in [counters, idempotency, crate::lease::bucket(limits.lease)] {
+    let replays = kv::Config {
+        bucket: REPLAYS.to_owned(),
+        description: "history that is processed again, and how far it is".to_owned(),
+        max_bytes: 64 << 20,
+        ..kv::Config::default()
+    };
+    for bucket in [counters, idempotency, replays, crate::lease::bucket(limits.lease)] {
         let name = bucket.bucket.clone();
         let made = wire.jetstream.create_or_update_key_value(bucket).await;
         made.map(drop).map_err(|error| server(&name)(error.into()))?;

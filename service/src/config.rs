@@ -32,6 +32,8 @@ pub struct Config {
     pub bridge: Bridge,
     /// The ingest service.
     pub ingest: Ingest,
+    /// History that is processed again.
+    pub replay: Replay,
     /// The simulator service.
     pub simulator: Simulator,
     /// The control API.
@@ -162,6 +164,20 @@ pub struct Bridge {
     pub future_limit_seconds: u32,
     /// How long the parts of a gateway's report may take, in seconds during which they could come.
     pub transaction_seconds: u32,
+}
+
+/// History that is processed again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Replay {
+    /// How late live readings may be in a target before a replay waits for them, in milliseconds.
+    pub lag_ms: u64,
+}
+
+impl Default for Replay {
+    fn default() -> Self {
+        Self { lag_ms: 2_000 }
+    }
 }
 
 /// The ingest service.
@@ -322,6 +338,7 @@ impl Default for Config {
             streams: Streams::default(),
             bridge: Bridge::default(),
             ingest: Ingest::default(),
+            replay: Replay::default(),
             simulator: Simulator::default(),
             api: Api::default(),
             auth: Auth::default(),

@@ -16,6 +16,7 @@ mod letters;
 mod outage;
 mod permissions;
 mod registry;
+mod replay;
 mod share;
 mod simulator;
 mod store;

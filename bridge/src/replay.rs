@@ -1,0 +1,370 @@
+//! History processed again: messages of `RAW`, in their order, by the rules that a replay names, into
+//! `TELEMETRY` under its revision. What it gives replaces what the same messages gave before; what came
+//! later stays.
+//!
+//! How far it is, is saved after the stream has what it gave. Whoever takes it up from there does the last
+//! piece again, which changes nothing. Live readings go first: where they are late, a replay waits.
+
+mod again;
+
+use crate::{
+    Shared,
+    normalize::{cut, group_bytes},
+};
+use again::{about, again};
+use domain::{
+    Batch, Clock, Deletion, Group, OrgKey, Origin, OriginStream, Position, Revision, SystemClock,
+    TargetName, Timestamp, failpoint,
+    normalize::TimeLimits,
+    raw::Pack,
+    replay::{Counts, State},
+    subject::Subject,
+};
+use futures_util::{StreamExt, stream};
+use nats::{
+    PublishFault,
+    consume::read_placed,
+    envelope, outcome,
+    publish::{Outgoing, Patience, last_sequence, sequence_since, until_stored},
+    replays::{self, Kept, ReplayFault},
+    streams::RAW,
+};
+use std::{
+    collections::BTreeMap,
+    hash::{DefaultHasher, Hasher},
+    time::Duration,
+};
+use tokio::time::{Instant, sleep};
+
+/// How often it is looked for a replay to work on.
+const LOOK: Duration = Duration::from_secs(1);
+/// A replay whose owner says nothing for so long is taken over, in microseconds.
+const SILENCE: i64 = 15_000_000;
+/// How often an owner that rests says that it is there.
+const TOUCH: Duration = Duration::from_secs(3);
+/// Messages of `RAW` that are asked for at once.
+const AHEAD: usize = 32;
+/// A piece is published, and the place saved, after so many messages of `RAW`, ...
+const PIECE_MESSAGES: u64 = 64;
+/// ... or so many bytes of what comes of them, ...
+const PIECE_BYTES: usize = 2 << 20;
+/// ... or so many removals.
+const PIECE_REMOVALS: usize = 5_000;
+/// Removals of one message.
+const MESSAGE_REMOVALS: usize = 1_000;
+/// How often it is looked how late live readings are.
+const LAG_EVERY: Duration = Duration::from_millis(200);
+/// A target that is further behind is away, in microseconds.
+const AWAY: i64 = 300_000_000;
+/// Who produces it: the last token of its subject.
+const SOURCE: &str = "replay";
+
+/// What a bridge needs to work on replays.
+pub(crate) struct Settings {
+    pub(crate) limits: TimeLimits,
+    /// Whose lateness counts.
+    pub(crate) targets: Vec<TargetName>,
+    /// How late live readings may be.
+    pub(crate) lag: Duration,
+    /// Who works, in records: another each time the process begins.
+    pub(crate) owner: String,
+}
+
+/// Works on replays until shutdown.
+pub(crate) async fn run(shared: Shared, settings: Settings) {
+    let patience = shared.patience("replays");
+    // Those below it are over.
+    let mut first_open = 1;
+    while !shared.shutdown.is_cancelled() {
+        match next(&shared, &settings, &mut first_open).await {
+            Ok(Some(kept)) => {
+                let id = kept.replay.id;
+                match (Worker { shared: &shared, settings: &settings, kept, looked: None })
+                    .run()
+                    .await
+                {
+                    Ok(()) => patience.moving(),
+                    Err(fault) => tracing::warn!(replay = id, %fault, "a replay rests"),
+                }
+            }
+            Ok(None) => patience.moving(),
+            Err(fault) => tracing::debug!(%fault, "replays can't be looked at"),
+        }
+        tokio::select! {
+            () = shared.shutdown.cancelled() => return,
+            () = sleep(LOOK) => {}
+        }
+    }
+}
+
+/// The first replay that nobody works on, taken.
+async fn next(
+    shared: &Shared,
+    settings: &Settings,
+    first_open: &mut u16,
+) -> Result<Option<Kept>, ReplayFault> {
+    let newest = replays::newest(&shared.wire).await?;
+    let mut all_over = true;
+    for id in *first_open..=newest {
+        let Some(mut kept) = replays::get(&shared.wire, id).await? else { continue };
+        let over = kept.replay.state == State::Done;
+        if over && all_over {
+            *first_open = id + 1;
+        }
+        all_over &= over;
+        let silent = SystemClock.now().micros() - kept.replay.touched_at.micros() > SILENCE;
+        if kept.replay.state != State::Running || (kept.replay.owner.is_some() && !silent) {
+            continue;
+        }
+        kept.replay.owner = Some(settings.owner.clone());
+        kept.replay.touched_at = SystemClock.now();
+        match replays::put(&shared.wire, kept).await {
+            Ok(kept) => return Ok(Some(kept)),
+            // Another bridge was faster.
+            Err(ReplayFault::Conflict(_)) => {}
+            Err(fault) => return Err(fault),
+        }
+    }
+    Ok(None)
+}
+
+/// Why work on a replay ends early.
+#[derive(Debug, thiserror::Error)]
+enum Rest {
+    #[error(transparent)]
+    Record(#[from] ReplayFault),
+    #[error(transparent)]
+    Stream(#[from] PublishFault),
+    #[error("stopping")]
+    Stopping,
+}
+
+struct Worker<'a> {
+    shared: &'a Shared,
+    settings: &'a Settings,
+    kept: Kept,
+    looked: Option<Instant>,
+}
+
+impl Worker<'_> {
+    async fn run(mut self) -> Result<(), Rest> {
+        self.begin().await?;
+        let (first, last) = (self.kept.replay.done + 1, self.kept.replay.last);
+        let wire = self.shared.wire.clone();
+        let messages = stream::iter(first..=last).map(|sequence| {
+            let wire = wire.clone();
+            async move { (sequence, read_placed(&wire, RAW, sequence).await) }
+        });
+        let mut messages = std::pin::pin!(messages.buffered(AHEAD));
+        let mut piece = Piece::default();
+        while let Some((sequence, found)) = messages.next().await {
+            if self.shared.shutdown.is_cancelled() {
+                return self.give_back().await;
+            }
+            if let Some((position, body)) = found? {
+                self.take(position, &body, &mut piece);
+            }
+            piece.done = sequence;
+            piece.messages += 1;
+            tokio::task::yield_now().await;
+            if piece.is_full() && !self.store(std::mem::take(&mut piece)).await? {
+                return Ok(());
+            }
+        }
+        if piece.messages > 0 && !self.store(piece).await? {
+            return Ok(());
+        }
+        self.kept.replay.state = State::Done;
+        self.kept.replay.owner = None;
+        self.save().await.map(drop)
+    }
+
+    /// Finds out which messages it is about, where that is not known yet.
+    async fn begin(&mut self) -> Result<(), Rest> {
+        if self.kept.replay.first > 0 {
+            return Ok(());
+        }
+        let spec = &self.kept.replay.spec;
+        let since =
+            async |moment: Timestamp| sequence_since(&self.shared.wire, RAW, "raw.>", moment).await;
+        let end = last_sequence(&self.shared.wire, RAW, "raw.>").await? + 1;
+        let first = since(spec.from).await?.unwrap_or(end);
+        let last = since(spec.to).await?.unwrap_or(end) - 1;
+        let replay = &mut self.kept.replay;
+        (replay.first, replay.last, replay.done) = (first, last.max(first - 1), first - 1);
+        self.save().await.map(drop)
+    }
+
+    /// Processes one message of `RAW`.
+    fn take(&self, position: Position, body: &[u8], piece: &mut Piece) {
+        let replay = &self.kept.replay;
+        // What can't be read now is a letter of live normalizing.
+        let Ok(pack) = envelope::decode_borrowed::<Pack<'_>>(body) else { return };
+        let directory = self.shared.directory.read();
+        for (index, entry) in (0..).zip(&pack.entries) {
+            piece.counts.looked_at += 1;
+            let Some(sender) = about(entry, &replay.spec, &directory) else { continue };
+            piece.counts.taken += 1;
+            let Position { sequence, stored_at: accepted_at } = position;
+            let origin = Origin { stream: OriginStream::Raw, sequence, index, accepted_at };
+            let rules = (&replay.spec, Revision(replay.id));
+            let given = again(entry, &sender, origin, rules, (&directory, self.settings.limits));
+            piece.add(given, &sender.device);
+        }
+    }
+
+    /// Puts a piece into the stream and notes how far the replay is; `false`: somebody stopped it.
+    async fn store(&mut self, piece: Piece) -> Result<bool, Rest> {
+        self.let_live_readings_pass().await?;
+        let Piece { done, counts, failure, orgs, .. } = piece;
+        for (org, OrgPiece { groups, removals }) in orgs {
+            for batch in batches(groups, &removals) {
+                let message = message(&org, self.kept.replay.id, done, &batch);
+                let patience = self.patience();
+                until_stored(&self.shared.wire, message, &patience)
+                    .await
+                    .map_err(|_| Rest::Stopping)?;
+            }
+        }
+        failpoint::hit(failpoint::BEFORE_REPLAY_SAVED);
+        let replay = &mut self.kept.replay;
+        replay.done = done;
+        replay.counts = replay.counts.plus(counts);
+        replay.last_failure = failure.or(replay.last_failure.take());
+        replay.waits = None;
+        self.save().await
+    }
+
+    fn patience(&self) -> Patience {
+        self.shared.patience(format!("replay/{}", self.kept.replay.id))
+    }
+
+    /// Writes the record; `false`: somebody else did, who stopped it or took it over.
+    async fn save(&mut self) -> Result<bool, Rest> {
+        self.kept.replay.touched_at = SystemClock.now();
+        match replays::put(&self.shared.wire, self.kept.clone()).await {
+            Ok(kept) => {
+                self.kept = kept;
+                Ok(true)
+            }
+            Err(ReplayFault::Conflict(id)) => {
+                tracing::info!(replay = id, "somebody else took it");
+                Ok(false)
+            }
+            Err(fault) => Err(fault.into()),
+        }
+    }
+
+    /// Lets another bridge take it up at once.
+    async fn give_back(mut self) -> Result<(), Rest> {
+        self.kept.replay.owner = None;
+        self.save().await.map(drop)
+    }
+
+    /// Waits while live readings are later in some target than they may be.
+    async fn let_live_readings_pass(&mut self) -> Result<(), Rest> {
+        if self.looked.is_some_and(|at| at.elapsed() < LAG_EVERY) {
+            return Ok(());
+        }
+        let mut touched = Instant::now();
+        while let Some(late) = self.late().await {
+            if self.shared.shutdown.is_cancelled() {
+                return Err(Rest::Stopping);
+            }
+            if touched.elapsed() > TOUCH {
+                self.kept.replay.waits = Some(late);
+                if !self.save().await? {
+                    return Err(ReplayFault::Conflict(self.kept.replay.id).into());
+                }
+                touched = Instant::now();
+            }
+            sleep(LAG_EVERY).await;
+        }
+        self.looked = Some(Instant::now());
+        Ok(())
+    }
+
+    /// Which target is too late, if one is.
+    async fn late(&self) -> Option<String> {
+        let orgs = self.shared.directory.read().orgs();
+        for target in &self.settings.targets {
+            for org in &orgs {
+                let Ok(Some(position)) =
+                    outcome::position(&self.shared.wire, target, &org.key).await
+                else {
+                    continue;
+                };
+                let Some(since) = position.waiting_since else { continue };
+                let late = SystemClock.now().micros() - since.micros();
+                // One that is away catches up by itself; waiting for it would wait for days.
+                if (self.settings.lag.as_micros() as i64..AWAY).contains(&late) {
+                    let seconds = late / 1_000_000;
+                    return Some(format!("{target} is {seconds} s behind with org {}", org.key));
+                }
+            }
+        }
+        None
+    }
+}
+
+/// What came of some messages.
+#[derive(Default)]
+struct Piece {
+    done: u64,
+    messages: u64,
+    bytes: usize,
+    removals: usize,
+    counts: Counts,
+    failure: Option<String>,
+    orgs: BTreeMap<OrgKey, OrgPiece>,
+}
+
+#[derive(Default)]
+struct OrgPiece {
+    groups: Vec<Group>,
+    removals: Vec<Deletion>,
+}
+
+impl Piece {
+    fn is_full(&self) -> bool {
+        self.messages >= PIECE_MESSAGES
+            || self.bytes >= PIECE_BYTES
+            || self.removals >= PIECE_REMOVALS
+    }
+
+    fn add(&mut self, given: again::Again, device: &domain::DeviceId) {
+        let again::Again { org, group, removals, failure } = given;
+        if let Some(failure) = failure {
+            self.counts.failed += 1;
+            self.failure = Some(format!("{device}: {failure}"));
+        }
+        let Some(org) = org else { return };
+        self.counts.removals += removals.len() as u64;
+        self.removals += removals.len();
+        let of_org = self.orgs.entry(org).or_default();
+        of_org.removals.extend(removals);
+        if let Some(group) = group {
+            self.counts.readings += group.samples.len() as u64;
+            self.bytes += group_bytes(&group);
+            of_org.groups.push(group);
+        }
+    }
+}
+
+/// Messages of one org: its readings, and what is taken away.
+fn batches(groups: Vec<Group>, removals: &[Deletion]) -> Vec<Batch> {
+    let mut batches = cut(groups);
+    for removals in removals.chunks(MESSAGE_REMOVALS) {
+        batches.push(Batch { deletions: removals.to_vec(), ..Batch::default() });
+    }
+    batches
+}
+
+fn message(org: &OrgKey, id: u16, done: u64, batch: &Batch) -> Outgoing {
+    let subject = Subject::Telemetry { org: org.to_string(), source: SOURCE.to_owned() };
+    let payload = envelope::encode(batch);
+    let mut hasher = DefaultHasher::new();
+    hasher.write(&payload);
+    let name = format!("replay/{id}/{done}/{org}/{:016x}", hasher.finish());
+    Outgoing::new(subject.to_string(), &name, payload).oldest_accepted(batch.oldest_accepted())
+}

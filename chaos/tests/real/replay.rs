@@ -1,0 +1,166 @@
+//! History processed again by other rules, taken back, stopped, and killed in the middle.
+
+use crate::api::Api;
+use domain::failpoint;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use testkit::{Database, Failpoint, Platform, eventually, judge::FIRST};
+
+const DEVICE: &str = "PROBE-1";
+const TOPIC: &str = "devices/PROBE-1/telemetry";
+const ALL: [&str; 5] = ["replay", "--from", "2020-01-01", "--to", "2100-01-01"];
+
+/// A message with what the probe measured, and what that means: the first version of its type took the
+/// wrong one of the two.
+fn message(n: u32) -> String {
+    let ts = domain::Timestamp::from_micros((FIRST + i64::from(n)) * 1_000_000).unwrap();
+    json!({ "ts": ts.to_string(), "raw": n, "calibrated": f64::from(n) + 0.5, "extra": n % 3 })
+        .to_string()
+}
+
+/// Puts a version of the probe's type in force.
+fn apply(platform: &Platform, metrics: &str) {
+    let file = platform.config().with_file_name("probe.yaml");
+    let text = format!(
+        "device_type: probe\nprocessing_mode: endpoint\nprotocol_adapter: json\n\
+         timestamp: {{ pointer: /ts, format: rfc3339 }}\nmetrics:\n{metrics}"
+    );
+    std::fs::write(&file, text).unwrap();
+    platform.succeed(&["device-type", "apply", file.to_str().unwrap()]);
+}
+
+const FIRST_VERSION: &str =
+    "  level: { pointer: /raw, kind: number }\n  extra: { pointer: /extra, kind: number }\n";
+const MENDED: &str = "  level: { pointer: /calibrated, kind: number }\n";
+
+/// What a database holds of the probe: by metric and second.
+async fn held(database: &Database) -> Result<BTreeMap<(String, i64), f64>, String> {
+    let mut connection = testkit::platform::connect(&database.owner()).await?;
+    let rows: Vec<(String, i64, f64)> = sqlx::query_as(
+        "select p.metric, extract(epoch from v.ts)::bigint, v.value_n from core.values_demo v \
+         join core.device_point p using (entity_id) where p.device_id = $1",
+    )
+    .bind(DEVICE)
+    .fetch_all(&mut connection)
+    .await
+    .map_err(|error| error.to_string())?;
+    Ok(rows.into_iter().map(|(metric, second, value)| ((metric, second - FIRST), value)).collect())
+}
+
+async fn holds(platform: &Platform, wanted: &BTreeMap<(String, i64), f64>) {
+    for database in [&platform.primary, &platform.secondary] {
+        eventually("what the rules give", || async {
+            let held = held(database).await?;
+            let wrong = wanted.iter().find(|(key, value)| held.get(*key) != Some(value));
+            let more = held.keys().find(|key| !wanted.contains_key(key));
+            match (wrong, more) {
+                (None, None) => Ok(()),
+                (wrong, more) => Err(format!("{} rows; {wrong:?} {more:?}", held.len())),
+            }
+        })
+        .await;
+    }
+}
+
+fn by_first_version(sent: u32) -> BTreeMap<(String, i64), f64> {
+    let level = (0..sent).map(|n| (("level".to_owned(), i64::from(n)), f64::from(n)));
+    let extra = (0..sent).map(|n| (("extra".to_owned(), i64::from(n)), f64::from(n % 3)));
+    level.chain(extra).collect()
+}
+
+fn mended(sent: u32) -> BTreeMap<(String, i64), f64> {
+    (0..sent).map(|n| (("level".to_owned(), i64::from(n)), f64::from(n) + 0.5)).collect()
+}
+
+fn shown(platform: &Platform, id: u32) -> Value {
+    serde_json::from_str(&platform.succeed(&["replay", "show", &id.to_string(), "--json"])).unwrap()
+}
+
+/// A platform with the probe's messages, normalized by the first version; the mended one is in force.
+async fn with_messages(sent: u32) -> Platform {
+    let platform = Platform::start("").await;
+    apply(&platform, FIRST_VERSION);
+    platform.succeed(&["device", "add", DEVICE, "--type", "probe"]);
+    let (mut bridge, _ingest) = (platform.service("bridge"), platform.service("ingest"));
+    platform.publish(TOPIC, (0..sent).map(message)).await;
+    holds(&platform, &by_first_version(sent)).await;
+    apply(&platform, MENDED);
+    bridge.stop().await;
+    platform
+}
+
+#[tokio::test]
+async fn history_is_as_the_mended_rules_give_it_and_can_be_taken_back() {
+    const SENT: u32 = 600;
+    let platform = with_messages(SENT).await;
+    let (_bridge, _ingest) = (platform.service("bridge"), platform.service("ingest"));
+    let api = Api::start(&platform).await;
+    let shown_device = platform.succeed(&["device", "show", DEVICE]);
+    let device: Value = serde_json::from_str(&shown_device).unwrap();
+    let level = device["points"]["level"]["entity"].as_i64().unwrap();
+    let ts = domain::Timestamp::from_micros((FIRST + 7) * 1_000_000).unwrap().to_string();
+    let correction =
+        json!({ "org_id": 1, "values": [{ "ts": ts, "entity_id": level, "value_n": 0.25 }] });
+    assert_eq!(api.post("/bulk/value", &correction).await.status, 200);
+    let corrected = |mut wanted: BTreeMap<(String, i64), f64>| {
+        wanted.insert(("level".to_owned(), 7), 0.25);
+        wanted
+    };
+    let before = corrected(by_first_version(SENT));
+    holds(&platform, &before).await;
+
+    let said = platform.succeed(&[&ALL[..], &["--device-type", "probe"]].concat());
+    assert!(said.contains("replay 1: done") && said.contains("600 messages"), "{said}");
+    holds(&platform, &corrected(mended(SENT))).await;
+    assert!(platform.succeed(&["verify"]).contains("equal"));
+
+    let said = platform.succeed(&["replay", "undo", "1"]);
+    assert!(said.contains("replay 2: done"), "{said}");
+    holds(&platform, &before).await;
+    assert!(platform.succeed(&["verify"]).contains("equal"));
+    // And there again.
+    platform.succeed(&[&ALL[..], &["--device", DEVICE, "--org", "demo"]].concat());
+    holds(&platform, &corrected(mended(SENT))).await;
+    let listed = platform.succeed(&["replay", "list"]);
+    assert!(listed.contains("takes 1 back") && listed.contains("100 %"), "{listed}");
+    assert!(platform.fail(&["replay"]).contains("--from"));
+    let nobody = platform.fail(&[&ALL[..], &["--device", "NOBODY"]].concat());
+    assert!(nobody.contains("no device"), "{nobody}");
+}
+
+#[tokio::test]
+async fn killed_before_it_is_noted_it_goes_on_and_gives_the_same() {
+    const SENT: u32 = 400;
+    let platform = with_messages(SENT).await;
+    let _ingest = platform.service("ingest");
+    let failpoint = Failpoint { name: failpoint::BEFORE_REPLAY_SAVED, passes: 0 };
+    let mut doomed = platform.doomed("bridge", failpoint);
+    platform.succeed(&[&ALL[..], &["--detach"]].concat());
+    doomed.died_at(failpoint).await;
+    assert_eq!(shown(&platform, 1)["state"], "running");
+    let _bridge = platform.service("bridge");
+    let said = platform.succeed(&["replay", "follow", "1"]);
+    assert!(said.contains("replay 1: done"), "{said}");
+    holds(&platform, &mended(SENT)).await;
+    assert!(platform.succeed(&["verify"]).contains("equal"));
+}
+
+#[tokio::test]
+async fn stopped_it_rests_and_resumed_it_goes_on() {
+    const SENT: u32 = 100;
+    let platform = with_messages(SENT).await;
+    let _ingest = platform.service("ingest");
+    // No bridge runs: it waits for one.
+    platform.succeed(&[&ALL[..], &["--detach"]].concat());
+    assert!(platform.succeed(&["replay", "list"]).contains("waits for a bridge"));
+    platform.succeed(&["replay", "stop", "1"]);
+    let mut bridge = platform.service("bridge");
+    bridge.says("subscribed").await;
+    assert!(platform.succeed(&["replay", "list"]).contains("stopped"));
+    holds(&platform, &by_first_version(SENT)).await;
+    let said = platform.succeed(&["replay", "resume", "1"]);
+    assert!(said.contains("replay 1: done"), "{said}");
+    holds(&platform, &mended(SENT)).await;
+    assert!(platform.fail(&["replay", "stop", "1"]).contains("over"));
+    bridge.stop().await;
+}
