@@ -10,7 +10,7 @@ mod door;
 mod letters;
 pub mod mqtt;
 mod normalize;
-mod replay;
+pub mod replay;
 mod serving;
 
 use anyhow::Context;
@@ -90,6 +90,14 @@ pub async fn leave(
     serve(config, broker(config)?.leaving(), wire, lifecycle, holds).await
 }
 
+/// Moments that are believed.
+pub fn time_limits(config: &Config) -> TimeLimits {
+    TimeLimits {
+        ahead_micros: i64::from(config.bridge.future_limit_seconds) * 1_000_000,
+        ..TimeLimits::default()
+    }
+}
+
 async fn serve(
     config: &Config,
     broker: Broker,
@@ -116,10 +124,7 @@ async fn serve(
     let ack_wait = config.ack_wait();
     let overrun = Arc::default();
     let shared = Shared { wire, directory, counters, holds, shutdown, link, overrun, ack_wait };
-    let limits = TimeLimits {
-        ahead_micros: i64::from(config.bridge.future_limit_seconds) * 1_000_000,
-        ..TimeLimits::default()
-    };
+    let limits = time_limits(config);
     let open = chunk::Limits {
         age: Duration::from_secs(config.bridge.transaction_seconds.into()),
         ..chunk::Limits::default()

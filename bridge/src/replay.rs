@@ -6,6 +6,7 @@
 //! piece again, which changes nothing. Live readings go first: where they are late, a replay waits.
 
 mod again;
+pub mod preview;
 
 use crate::{
     Shared,
@@ -17,12 +18,12 @@ use domain::{
     TargetName, Timestamp, failpoint,
     normalize::TimeLimits,
     raw::Pack,
-    replay::{Counts, State},
+    replay::{Counts, Spec, State},
     subject::Subject,
 };
 use futures_util::{StreamExt, stream};
 use nats::{
-    PublishFault,
+    PublishFault, Wire,
     consume::read_placed,
     envelope, outcome,
     publish::{Outgoing, Patience, last_sequence, sequence_since, until_stored},
@@ -128,6 +129,16 @@ async fn next(
     Ok(None)
 }
 
+/// The first and the last sequence of `RAW` that a replay is about; the last is before the first where there
+/// is none.
+async fn range(wire: &Wire, spec: &Spec) -> Result<(u64, u64), PublishFault> {
+    let since = async |moment: Timestamp| sequence_since(wire, RAW, "raw.>", moment).await;
+    let end = last_sequence(wire, RAW, "raw.>").await? + 1;
+    let first = since(spec.from).await?.unwrap_or(end);
+    let last = since(spec.to).await?.unwrap_or(end) - 1;
+    Ok((first, last.max(first - 1)))
+}
+
 /// Why work on a replay ends early.
 #[derive(Debug, thiserror::Error)]
 enum Rest {
@@ -184,14 +195,9 @@ impl Worker<'_> {
         if self.kept.replay.first > 0 {
             return Ok(());
         }
-        let spec = &self.kept.replay.spec;
-        let since =
-            async |moment: Timestamp| sequence_since(&self.shared.wire, RAW, "raw.>", moment).await;
-        let end = last_sequence(&self.shared.wire, RAW, "raw.>").await? + 1;
-        let first = since(spec.from).await?.unwrap_or(end);
-        let last = since(spec.to).await?.unwrap_or(end) - 1;
+        let (first, last) = range(&self.shared.wire, &self.kept.replay.spec).await?;
         let replay = &mut self.kept.replay;
-        (replay.first, replay.last, replay.done) = (first, last.max(first - 1), first - 1);
+        (replay.first, replay.last, replay.done) = (first, last, first - 1);
         self.save().await.map(drop)
     }
 

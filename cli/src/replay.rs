@@ -1,5 +1,7 @@
 //! `haystack replay`: history processed again by other rules than it was.
 
+mod dry;
+
 use crate::{Globals, connect, table::Table};
 use anyhow::Context;
 use clap::{Args, Subcommand};
@@ -12,6 +14,7 @@ use nats::{
     replays::{self, Kept},
 };
 use serde_json::{Value, json};
+use service::Config;
 use std::{process::ExitCode, time::Duration};
 
 /// How often progress is looked at.
@@ -20,8 +23,6 @@ const LOOK: Duration = Duration::from_millis(500);
 const BAR: usize = 30;
 /// Replays that a list shows.
 const LISTED: u16 = 50;
-/// Tries of a change, each lost to the bridge that works on the replay.
-const TRIES: u32 = 20;
 
 #[derive(Args)]
 #[command(args_conflicts_with_subcommands = true)]
@@ -96,8 +97,14 @@ struct BeginArgs {
     /// By this version of the device type [default: the one in force]
     #[arg(long, requires = "device_type")]
     version: Option<u32>,
-    /// Do not wait until it is done
+    /// Only show what would change, held against the primary
     #[arg(long)]
+    dry_run: bool,
+    /// Print what would change as JSON
+    #[arg(long, requires = "dry_run")]
+    json: bool,
+    /// Do not wait until it is done
+    #[arg(long, conflicts_with = "dry_run")]
     detach: bool,
 }
 
@@ -110,10 +117,11 @@ fn moment(text: &str) -> Result<Timestamp, String> {
 }
 
 pub(crate) async fn run(args: ReplayArgs, globals: &Globals) -> anyhow::Result<ExitCode> {
-    let wire = connect::by_hand(&globals.load()?.config).await?;
+    let config = globals.load()?.config;
+    let wire = connect::by_hand(&config).await?;
     match (args.command, args.begin) {
         (None, None) => anyhow::bail!("--from and --to say what to process again; see --help"),
-        (None, Some(begin)) => self::begin(&wire, begin).await,
+        (None, Some(begin)) => self::begin(&config, &wire, begin).await,
         (Some(command), _) => do_it(&wire, command).await,
     }
 }
@@ -132,28 +140,12 @@ async fn do_it(wire: &Wire, command: ReplayCommand) -> anyhow::Result<ExitCode> 
         }
         ReplayCommand::Follow { id } => follow(wire, id).await,
         ReplayCommand::Stop { id } => {
-            let change = |replay: &mut Replay| match replay.state {
-                State::Running => {
-                    (replay.state, replay.owner) = (State::Stopped, None);
-                    Ok(())
-                }
-                State::Stopped => Ok(()),
-                State::Done | State::Failed(_) => anyhow::bail!("replay {id} is over"),
-            };
-            let replay = changed(wire, id, change).await?;
+            let replay = replays::change(wire, id, Replay::stop).await?;
             println!("replay {id} is stopped: {}", progress(&replay));
             Ok(ExitCode::SUCCESS)
         }
         ReplayCommand::Resume { id } => {
-            let change = |replay: &mut Replay| match replay.state {
-                State::Stopped | State::Failed(_) => {
-                    (replay.state, replay.owner) = (State::Running, None);
-                    Ok(())
-                }
-                State::Running => Ok(()),
-                State::Done => anyhow::bail!("replay {id} is done"),
-            };
-            changed(wire, id, change).await?;
+            replays::change(wire, id, Replay::resume).await?;
             follow(wire, id).await
         }
         ReplayCommand::Undo { id, detach } => {
@@ -168,8 +160,8 @@ async fn do_it(wire: &Wire, command: ReplayCommand) -> anyhow::Result<ExitCode> 
     }
 }
 
-async fn begin(wire: &Wire, args: BeginArgs) -> anyhow::Result<ExitCode> {
-    let BeginArgs { from, to, device_type, device, org, version, detach } = args;
+async fn begin(config: &Config, wire: &Wire, args: BeginArgs) -> anyhow::Result<ExitCode> {
+    let BeginArgs { from, to, device_type, device, org, version, dry_run, json, detach } = args;
     anyhow::ensure!(from < to, "--from is not before --to");
     let known = nats::model::load(wire).await?;
     if let Some(org) = &org {
@@ -196,7 +188,11 @@ async fn begin(wire: &Wire, args: BeginArgs) -> anyhow::Result<ExitCode> {
         anyhow::ensure!(there, "{id} has versions 1 to {latest}");
     }
     let rules = version.map_or(Rules::InForce, Rules::Version);
-    start(wire, Spec { from, to, org, device_type, device, rules }, None, detach).await
+    let spec = Spec { from, to, org, device_type, device, rules };
+    if dry_run {
+        return dry::run(config, wire, &known, spec, json).await;
+    }
+    start(wire, spec, None, detach).await
 }
 
 async fn start(
@@ -205,24 +201,8 @@ async fn start(
     undoes: Option<u16>,
     detach: bool,
 ) -> anyhow::Result<ExitCode> {
-    let now = SystemClock.now();
     let by = wire.author.as_ref().map_or_else(String::new, |author| author.who.clone());
-    let replay = Replay {
-        id: 0,
-        spec,
-        undoes,
-        by,
-        began_at: now,
-        state: State::Running,
-        done: 0,
-        first: 0,
-        last: 0,
-        counts: Counts::default(),
-        last_failure: None,
-        owner: None,
-        touched_at: now,
-        waits: None,
-    };
+    let replay = Replay::new(spec, undoes, by, SystemClock.now());
     let id = replays::begin(wire, replay).await?.replay.id;
     println!("replay {id} begins");
     if detach { Ok(ExitCode::SUCCESS) } else { follow(wire, id).await }
@@ -231,23 +211,6 @@ async fn start(
 async fn find(wire: &Wire, id: u16) -> anyhow::Result<Kept> {
     let found = replays::get(wire, id).await?;
     found.with_context(|| format!("there is no replay {id}; `haystack replay list` names them"))
-}
-
-async fn changed(
-    wire: &Wire,
-    id: u16,
-    change: impl Fn(&mut Replay) -> anyhow::Result<()>,
-) -> anyhow::Result<Replay> {
-    for _ in 0..TRIES {
-        let mut kept = find(wire, id).await?;
-        change(&mut kept.replay)?;
-        match replays::put(wire, kept).await {
-            Ok(kept) => return Ok(kept.replay),
-            Err(replays::ReplayFault::Conflict(_)) => {}
-            Err(fault) => return Err(fault.into()),
-        }
-    }
-    anyhow::bail!("replay {id} changes all the time; try again")
 }
 
 async fn list(wire: &Wire, as_json: bool) -> anyhow::Result<ExitCode> {

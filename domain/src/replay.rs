@@ -112,6 +112,50 @@ pub struct Replay {
 }
 
 impl Replay {
+    /// One that begins; its number is given to it where it is kept.
+    pub fn new(spec: Spec, undoes: Option<u16>, by: String, now: Timestamp) -> Self {
+        Self {
+            id: 0,
+            spec,
+            undoes,
+            by,
+            began_at: now,
+            state: State::Running,
+            done: 0,
+            first: 0,
+            last: 0,
+            counts: Counts::default(),
+            last_failure: None,
+            owner: None,
+            touched_at: now,
+            waits: None,
+        }
+    }
+
+    /// Lets it rest where it is; an error says why it can't.
+    pub fn stop(&mut self) -> Result<(), String> {
+        match self.state {
+            State::Running => {
+                (self.state, self.owner) = (State::Stopped, None);
+                Ok(())
+            }
+            State::Stopped => Ok(()),
+            State::Done | State::Failed(_) => Err(format!("replay {} is over", self.id)),
+        }
+    }
+
+    /// Lets it go on; an error says why it can't.
+    pub fn resume(&mut self) -> Result<(), String> {
+        match self.state {
+            State::Stopped | State::Failed(_) => {
+                (self.state, self.owner) = (State::Running, None);
+                Ok(())
+            }
+            State::Running => Ok(()),
+            State::Done => Err(format!("replay {} is done", self.id)),
+        }
+    }
+
     /// How much of it is done, from 0 to 1.
     pub fn share(&self) -> f64 {
         if self.state == State::Done {
@@ -129,29 +173,10 @@ mod tests {
 
     #[test]
     fn the_share_that_is_done_goes_from_nothing_to_all() {
-        let mut replay = Replay {
-            id: 1,
-            spec: Spec {
-                from: Timestamp::EPOCH,
-                to: Timestamp::MAX,
-                org: None,
-                device_type: None,
-                device: None,
-                rules: Rules::InForce,
-            },
-            undoes: None,
-            by: String::new(),
-            began_at: Timestamp::EPOCH,
-            state: State::Running,
-            done: 0,
-            first: 0,
-            last: 0,
-            counts: Counts::default(),
-            last_failure: None,
-            owner: None,
-            touched_at: Timestamp::EPOCH,
-            waits: None,
-        };
+        let (from, to) = (Timestamp::EPOCH, Timestamp::MAX);
+        let rules = Rules::InForce;
+        let spec = Spec { from, to, org: None, device_type: None, device: None, rules };
+        let mut replay = Replay::new(spec, None, String::new(), Timestamp::EPOCH);
         (replay.first, replay.last) = (11, 20);
         for (done, share) in [(0, 0.0), (10, 0.0), (15, 0.5), (20, 1.0)] {
             replay.done = done;

@@ -80,6 +80,41 @@ pub async fn put(wire: &Wire, kept: Kept) -> Result<Kept, ReplayFault> {
     }
 }
 
+/// Tries of a change, each lost to the bridge that works on the replay.
+const TRIES: u32 = 20;
+
+/// Why a replay was not changed.
+#[derive(Debug, thiserror::Error)]
+pub enum NotSo {
+    /// There is none of that number.
+    #[error("there is no such replay; `haystack replay list` names them")]
+    Gone,
+    /// Where it stands forbids it.
+    #[error("{0}")]
+    Refused(String),
+    /// It could not be read or written.
+    #[error(transparent)]
+    Fault(#[from] ReplayFault),
+}
+
+/// Changes a replay by what it is at that moment.
+pub async fn change(
+    wire: &Wire,
+    id: u16,
+    change: impl Fn(&mut Replay) -> Result<(), String>,
+) -> Result<Replay, NotSo> {
+    for _ in 0..TRIES {
+        let mut kept = get(wire, id).await?.ok_or(NotSo::Gone)?;
+        change(&mut kept.replay).map_err(NotSo::Refused)?;
+        match put(wire, kept).await {
+            Ok(kept) => return Ok(kept.replay),
+            Err(ReplayFault::Conflict(_)) => {}
+            Err(fault) => return Err(fault.into()),
+        }
+    }
+    Err(ReplayFault::Conflict(id).into())
+}
+
 /// The number of the newest replay; 0 where there was none.
 pub async fn newest(wire: &Wire) -> Result<u16, ReplayFault> {
     Ok(last(wire, Counter::Revision).await?.try_into().unwrap_or(MAX_REVISION).min(MAX_REVISION))

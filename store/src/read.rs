@@ -9,7 +9,10 @@ use crate::{
 };
 use chrono::{DateTime, Utc};
 use domain::{EntityId, OrgId, OrgKey, Row, RowVersion, Timestamp, Values, merge::Tables};
-use sqlx::{AssertSqlSafe, Row as _, postgres::PgRow};
+use sqlx::{
+    AssertSqlSafe, Row as _,
+    postgres::{PgBindIterExt, PgRow},
+};
 
 /// The orgs that a target knows, by number.
 pub async fn orgs(database: &Database) -> Result<Vec<OrgRef>, Fault> {
@@ -41,6 +44,33 @@ pub async fn tables(database: &Database, org: &OrgRef) -> Result<Tables, Fault> 
         tables.deletions.insert((EntityId(entity), moment(from)?, moment(to)?), version);
     }
     Ok(tables)
+}
+
+/// The rows of an org that are there under these keys, in no order.
+pub async fn at(
+    database: &Database,
+    org: &OrgRef,
+    keys: &[(EntityId, Timestamp)],
+) -> Result<Vec<Row>, Fault> {
+    let moments = || keys.iter().map(|(_, ts)| *ts);
+    let (Some(first), Some(last)) = (moments().min(), moments().max()) else {
+        return Ok(Vec::new());
+    };
+    let columns: Vec<_> = COLUMNS.split(", ").map(|column| format!("v.{column}")).collect();
+    let sql = format!(
+        "select {} from {} v join unnest($1::integer[], $2::timestamptz[]) as k (e, t) \
+         on v.entity_id = k.e and v.ts = k.t where v.ts between $3 and $4",
+        columns.join(", "),
+        org.values()
+    );
+    let asked = sqlx::query(AssertSqlSafe(sql))
+        .bind(keys.iter().map(|(entity, _)| entity.0).bind_iter())
+        .bind(moments().map(Timestamp::to_chrono).bind_iter())
+        .bind(first.to_chrono())
+        .bind(last.to_chrono())
+        .fetch_all(&database.pool);
+    let rows = answered(database.patience(false), asked).await?;
+    rows.iter().map(decode).collect()
 }
 
 /// `_current` of an org, by entity.

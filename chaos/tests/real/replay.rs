@@ -2,6 +2,7 @@
 
 use crate::api::Api;
 use domain::failpoint;
+use reqwest::Method;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use testkit::{Database, Failpoint, Platform, eventually, judge::FIRST};
@@ -109,10 +110,23 @@ async fn history_is_as_the_mended_rules_give_it_and_can_be_taken_back() {
     let before = corrected(by_first_version(SENT));
     holds(&platform, &before).await;
 
+    // First a look at what would change.
+    let dry = [&ALL[..], &["--device-type", "probe", "--dry-run"]].concat();
+    let would: Value =
+        serde_json::from_str(&platform.succeed(&[&dry[..], &["--json"]].concat())).unwrap();
+    let counts = ["added", "changed", "removed", "unchanged"].map(|it| would[it].as_u64().unwrap());
+    assert_eq!(counts, [0, u64::from(SENT) - 1, u64::from(SENT), 1], "{would}");
+    let told = platform.succeed(&dry);
+    assert!(told.contains("2026-01-01") && told.contains("0 → 0.5"), "{told}");
+    holds(&platform, &before).await;
+
     let said = platform.succeed(&[&ALL[..], &["--device-type", "probe"]].concat());
     assert!(said.contains("replay 1: done") && said.contains("600 messages"), "{said}");
     holds(&platform, &corrected(mended(SENT))).await;
     assert!(platform.succeed(&["verify"]).contains("equal"));
+    let told = platform.succeed(&dry);
+    assert!(told.contains("0 rows would be added, 0 changed, 0 removed, 600 stay"), "{told}");
+    assert!(told.contains("at the pace of replay 1"), "{told}");
 
     let said = platform.succeed(&["replay", "undo", "1"]);
     assert!(said.contains("replay 2: done"), "{said}");
@@ -163,4 +177,44 @@ async fn stopped_it_rests_and_resumed_it_goes_on() {
     holds(&platform, &mended(SENT)).await;
     assert!(platform.fail(&["replay", "stop", "1"]).contains("over"));
     bridge.stop().await;
+}
+
+#[tokio::test]
+async fn the_same_by_the_api_by_whom_it_is_allowed() {
+    const SENT: u32 = 100;
+    let platform = with_messages(SENT).await;
+    let _ingest = platform.service("ingest");
+    let api = Api::start(&platform).await;
+    let (reader, keeper) = (api.key(1, &["read"]).await, api.key(1, &["model"]).await);
+    let stranger = api.key(api.org("other").await, &["admin"]).await;
+    let by = |key: &str, method: Method, path: &str, body: &Value| {
+        api.send(api.request(method, path, key).json(body))
+    };
+    let new = json!({ "org_id": 1, "from": "2020-01-01T00:00:00Z", "to": "2100-01-01T00:00:00Z",
+        "device_type": "probe" });
+    assert_eq!(by(&reader, Method::POST, "/replay", &new).await.status, 403);
+    assert_eq!(by(&stranger, Method::POST, "/replay", &new).await.status, 404);
+    let begun = by(&keeper, Method::POST, "/replay", &new).await;
+    assert_eq!((begun.status, &begun.body["status"]), (201, &json!("running")), "{begun:?}");
+    assert_eq!(by(&reader, Method::GET, "/replay/1", &Value::Null).await.status, 200);
+    assert_eq!(by(&stranger, Method::GET, "/replay/1", &Value::Null).await.status, 404);
+    assert_eq!(by(&stranger, Method::GET, "/replay", &Value::Null).await.body, json!([]));
+    assert_eq!(by(&reader, Method::POST, "/replay/1/stop", &Value::Null).await.status, 403);
+    assert_eq!(by(&keeper, Method::POST, "/replay/1/undo", &Value::Null).await.status, 409);
+    for _ in 0..2 {
+        let stopped = by(&keeper, Method::POST, "/replay/1/stop", &Value::Null).await;
+        assert_eq!((stopped.status, &stopped.body["status"]), (200, &json!("stopped")));
+    }
+    let _bridge = platform.service("bridge");
+    let resumed = by(&keeper, Method::POST, "/replay/1/resume", &Value::Null).await;
+    assert_eq!(resumed.status, 200, "{resumed:?}");
+    holds(&platform, &mended(SENT)).await;
+    eventually("it is done", || async {
+        let shown = api.get("/replay/1").await.body;
+        if shown["status"] == "done" { Ok(()) } else { Err(shown.to_string()) }
+    })
+    .await;
+    assert_eq!(by(&keeper, Method::POST, "/replay/1/stop", &Value::Null).await.status, 409);
+    assert_eq!(by(&keeper, Method::POST, "/replay/1/undo", &Value::Null).await.status, 201);
+    holds(&platform, &by_first_version(SENT)).await;
 }

@@ -9,6 +9,7 @@ mod health;
 mod letter;
 mod moment;
 mod poller;
+mod replay;
 mod simulator;
 mod telemetry;
 mod value;
@@ -38,6 +39,7 @@ fn router() -> OpenApiRouter<Api> {
     OpenApiRouter::with_openapi(Document::openapi())
         .merge(health::routes())
         .merge(letter::routes())
+        .merge(replay::routes())
         .merge(bulk::routes())
         .merge(value::routes())
         .merge(entity::routes())

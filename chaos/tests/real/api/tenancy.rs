@@ -29,6 +29,7 @@ struct Things {
     key: String,
     user: i32,
     letter: i64,
+    replay: i32,
 }
 
 impl Things {
@@ -39,6 +40,7 @@ impl Things {
             .replace("{poller_id}", &self.simulator.to_string())
             .replace("{key_id}", &self.key)
             .replace("{number}", &self.letter.to_string())
+            .replace("{replay_id}", &self.replay.to_string())
             .replace("{user_id}", &self.user.to_string())
             .replace("{org_id}", "1")
             .replace("{name}", "secret")
@@ -61,9 +63,11 @@ impl Things {
             (
                 "GET",
                 "/org" | "/user" | "/key" | "/entity" | "/tag_def" | "/device" | "/device_type"
-                | "/asset" | "/asset_type" | "/poller" | "/simulator/config",
+                | "/asset" | "/asset_type" | "/poller" | "/simulator/config" | "/replay",
             ) => Some(Try::List),
             ("GET", "/value" | "/dead-letter") => theirs(json!(null)),
+            ("POST", "/replay") => theirs(json!({ "org_id": 1,
+                "from": "2026-01-01T00:00:00Z", "to": "2026-01-01T00:00:01Z" })),
             ("POST", "/dead-letter/redrive") => theirs(json!({ "org_id": 1 })),
             ("POST", "/bulk/value") => theirs(json!({ "org_id": 1, "values": [value] })),
             ("POST", "/api/v1/telemetry") => theirs(json!({ "temperature": 1 })),
@@ -134,6 +138,9 @@ async fn things(api: &Api) -> Things {
     let values = [number(entity.number("entity_id"), "2026-01-01T00:00:00Z", 1.0)];
     made(api.post("/bulk/value", &json!({ "org_id": 1, "values": values })).await);
     let letter = api.letter(SECRET).await;
+    let replay =
+        json!({ "org_id": 1, "from": "2026-01-01T00:00:00Z", "to": "2026-01-02T00:00:00Z" });
+    let replay = made(api.post("/replay", &replay).await);
     let pollers = made(api.get("/poller?type=simulator").await);
     Things {
         entity: entity.number("entity_id"),
@@ -142,6 +149,7 @@ async fn things(api: &Api) -> Things {
         key: key.body["key_id"].as_str().unwrap().to_owned(),
         user: user.number("user_id"),
         letter,
+        replay: replay.number("replay_id"),
     }
 }
 
