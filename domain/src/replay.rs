@@ -163,7 +163,7 @@ impl Replay {
         }
         let all = (self.last + 1).saturating_sub(self.first);
         let done = (self.done + 1).saturating_sub(self.first).min(all);
-        if self.done < self.first || all == 0 { 0.0 } else { done as f64 / all as f64 }
+        if self.first == 0 || self.done < self.first { 0.0 } else { done as f64 / all as f64 }
     }
 }
 
@@ -177,6 +177,7 @@ mod tests {
         let rules = Rules::InForce;
         let spec = Spec { from, to, org: None, device_type: None, device: None, rules };
         let mut replay = Replay::new(spec, None, String::new(), Timestamp::EPOCH);
+        assert!(replay.share() < 1e-9, "it has not begun");
         (replay.first, replay.last) = (11, 20);
         for (done, share) in [(0, 0.0), (10, 0.0), (15, 0.5), (20, 1.0)] {
             replay.done = done;
