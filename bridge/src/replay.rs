@@ -18,7 +18,7 @@ use domain::{
     TargetName, Timestamp, failpoint,
     normalize::TimeLimits,
     raw::Pack,
-    replay::{Counts, Spec, State},
+    replay::{Counts, Rules, Spec, State},
     subject::Subject,
 };
 use futures_util::{StreamExt, stream};
@@ -31,7 +31,7 @@ use nats::{
     streams::RAW,
 };
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     hash::{DefaultHasher, Hasher},
     time::Duration,
 };
@@ -80,10 +80,9 @@ pub(crate) async fn run(shared: Shared, settings: Settings) {
         match next(&shared, &settings, &mut first_open).await {
             Ok(Some(kept)) => {
                 let id = kept.replay.id;
-                match (Worker { shared: &shared, settings: &settings, kept, looked: None })
-                    .run()
-                    .await
-                {
+                let (named, looked) = (BTreeSet::new(), None);
+                let worker = Worker { shared: &shared, settings: &settings, kept, named, looked };
+                match worker.run().await {
                     Ok(()) => patience.moving(),
                     Err(fault) => tracing::warn!(replay = id, %fault, "a replay rests"),
                 }
@@ -139,6 +138,18 @@ async fn range(wire: &Wire, spec: &Spec) -> Result<(u64, u64), PublishFault> {
     Ok((first, last.max(first - 1)))
 }
 
+/// The versions that replays up to a number named: their messages may have been normalized by them.
+async fn named(wire: &Wire, up_to: u16) -> Result<BTreeSet<u32>, ReplayFault> {
+    let mut named = BTreeSet::new();
+    for id in 1..=up_to {
+        let kept = replays::get(wire, id).await?;
+        if let Some(Rules::Version(version)) = kept.map(|kept| kept.replay.spec.rules) {
+            named.insert(version);
+        }
+    }
+    Ok(named)
+}
+
 /// Why work on a replay ends early.
 #[derive(Debug, thiserror::Error)]
 enum Rest {
@@ -154,12 +165,15 @@ struct Worker<'a> {
     shared: &'a Shared,
     settings: &'a Settings,
     kept: Kept,
+    /// Versions that replays before this one named.
+    named: BTreeSet<u32>,
     looked: Option<Instant>,
 }
 
 impl Worker<'_> {
     async fn run(mut self) -> Result<(), Rest> {
         self.begin().await?;
+        self.named = named(&self.shared.wire, self.kept.replay.id).await?;
         let (first, last) = (self.kept.replay.done + 1, self.kept.replay.last);
         let wire = self.shared.wire.clone();
         let messages = stream::iter(first..=last).map(|sequence| {
@@ -214,7 +228,8 @@ impl Worker<'_> {
             let Position { sequence, stored_at: accepted_at } = position;
             let origin = Origin { stream: OriginStream::Raw, sequence, index, accepted_at };
             let rules = (&replay.spec, Revision(replay.id));
-            let given = again(entry, &sender, origin, rules, (&directory, self.settings.limits));
+            let known = (&*directory, self.settings.limits);
+            let given = again(entry, &sender, origin, rules, known, &self.named);
             piece.add(given, &sender.device);
         }
     }

@@ -33,14 +33,16 @@ pub(super) fn about(entry: &RawMessage<'_>, spec: &Spec, directory: &Directory) 
     is.then_some(sender)
 }
 
-/// Processes a message of a sender again. All versions of its device type that there have been may have
-/// given rows of it: those that this one does not give are taken away.
+/// Processes a message of a sender again. Rows that it may have given by another version are taken away where
+/// this one does not give them: by its own version or a later one, which a replay may have taken, or by one
+/// that a replay `named`. No others: what this message never gave is not its to take away.
 pub(super) fn again(
     entry: &RawMessage<'_>,
     sender: &Sender,
     origin: Origin,
     (spec, revision): (&Spec, Revision),
     (directory, limits): (&Directory, TimeLimits),
+    named: &BTreeSet<u32>,
 ) -> Again {
     let chunked = directory
         .profile(&sender.org, &sender.profile)
@@ -78,7 +80,10 @@ pub(super) fn again(
     };
     let now = keys(group.as_ref());
     let mut gone = BTreeSet::new();
-    for version in (1..=latest).filter(|version| *version != chosen) {
+    let own = entry.sender.as_ref().map_or(1, |sender| sender.profile.version);
+    let may_have =
+        |version: &u32| *version != chosen && (*version >= own || named.contains(version));
+    for version in (1..=latest).filter(may_have) {
         let Ok(other) = by(version) else { continue };
         let other = keys(other.groups.first().map(|(_, group)| group));
         gone.extend(other.difference(&now).copied());

@@ -3,7 +3,7 @@
 use super::{
     AHEAD,
     again::{about, again},
-    range,
+    named, range,
 };
 use domain::{
     EntityId, OrgKey, Origin, OriginStream, Position, Revision, Row, RowVersion, Timestamp,
@@ -14,8 +14,14 @@ use domain::{
     version::MAX_REVISION,
 };
 use futures_util::{StreamExt, stream};
-use nats::{PublishFault, Wire, consume::read_placed, envelope, streams::RAW};
-use std::collections::BTreeMap;
+use nats::{
+    PublishFault, Wire,
+    consume::read_placed,
+    envelope,
+    replays::{self, ReplayFault},
+    streams::RAW,
+};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Messages of `RAW` of one piece.
 const PIECE: u64 = 256;
@@ -25,6 +31,7 @@ pub struct Preview {
     wire: Wire,
     spec: Spec,
     limits: TimeLimits,
+    named: BTreeSet<u32>,
     next: u64,
     first: u64,
     last: u64,
@@ -47,8 +54,12 @@ impl Preview {
     /// Finds out which messages it is about.
     pub async fn open(wire: Wire, spec: Spec, limits: TimeLimits) -> Result<Self, PublishFault> {
         let (first, last) = range(&wire, &spec).await?;
+        let later = |fault: ReplayFault| PublishFault::Later(fault.to_string());
+        let newest = replays::newest(&wire).await.map_err(later)?;
+        let named = named(&wire, newest).await.map_err(later)?;
         let counts = Counts::default();
-        Ok(Self { wire, spec, limits, next: first, first, last, counts, last_failure: None })
+        let (next, last_failure) = (first, None);
+        Ok(Self { wire, spec, limits, named, next, first, last, counts, last_failure })
     }
 
     /// How much of it was looked at, from 0 to 1.
@@ -87,8 +98,8 @@ impl Preview {
             self.counts.taken += 1;
             let Position { sequence, stored_at: accepted_at } = position;
             let origin = Origin { stream: OriginStream::Raw, sequence, index, accepted_at };
-            let given =
-                again(entry, &sender, origin, (&self.spec, revision), (directory, self.limits));
+            let (rules, known) = ((&self.spec, revision), (directory, self.limits));
+            let given = again(entry, &sender, origin, rules, known, &self.named);
             if let Some(failure) = given.failure {
                 self.counts.failed += 1;
                 self.last_failure = Some(format!("{}: {failure}", sender.device));
