@@ -133,8 +133,6 @@ pub(crate) struct Gate {
 const BODIES: usize = 64 << 10;
 /// The same of large answers that are on their way.
 const ANSWERS: usize = 64 << 10;
-/// How many of those may be one caller's, and one org's.
-const LARGE_ANSWERS: Most = Most { caller: 2, org: 3 };
 /// Most streams that one caller follows at once.
 const STREAMS_EACH: usize = 32;
 /// Connections for what must be told however many read.
@@ -211,7 +209,7 @@ pub async fn run(
             queries: share::Lanes::new(settings.connections as usize / QUERIES_PART),
             bodies: Arc::new(Semaphore::new(BODIES)),
             answers: Arc::new(Semaphore::new(ANSWERS)),
-            answers_of: share::Shares::new(LARGE_ANSWERS),
+            answers_of: share::Shares::new(Most::of(ANSWERS)),
         },
         limits: limits(config),
         holds,

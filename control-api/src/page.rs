@@ -116,8 +116,9 @@ pub(crate) async fn large<T: Serialize>(
     }
     let busy =
         || Problem::away("too many large answers of yours are not read yet; read those first");
-    let place = api.gate.answers_of.take(caller).ok_or_else(busy)?;
-    let room = (length >> 10) as u32 + 1;
+    let room = (length >> 10) + 1;
+    let place = api.gate.answers_of.take_many(caller, room).ok_or_else(busy)?;
+    let room = room as u32;
     let room = timeout(ROOM, api.gate.answers.clone().acquire_many_owned(room)).await;
     let full = |_| Problem::away("too many large answers are on their way; try again soon");
     let room = (room.map_err(full)?, place);

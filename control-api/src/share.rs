@@ -59,6 +59,7 @@ pub(crate) struct Shares {
 pub(crate) struct Place {
     shares: Shares,
     held: Vec<Whose>,
+    size: usize,
 }
 
 impl Shares {
@@ -68,7 +69,12 @@ impl Shares {
 
     /// Takes a place, unless the caller or its org has as many as it may.
     pub(crate) fn take(&self, caller: &Caller) -> Option<Place> {
-        let mut place = Place { shares: self.clone(), held: Vec::new() };
+        self.take_many(caller, 1)
+    }
+
+    /// The same of several places at once.
+    pub(crate) fn take_many(&self, caller: &Caller, size: usize) -> Option<Place> {
+        let mut place = Place { shares: self.clone(), held: Vec::new(), size };
         self.take_one(Whose::Caller(caller.who.clone()), self.most.caller, &mut place)?;
         if let Some(org) = Whose::org(caller) {
             self.take_one(org, self.most.org, &mut place)?;
@@ -78,11 +84,11 @@ impl Shares {
 
     fn take_one(&self, whose: Whose, most: usize, place: &mut Place) -> Option<()> {
         let mut taken = locked(&self.taken);
-        let count = taken.entry(whose.clone()).or_default();
-        if *count >= most {
+        let count = taken.get(&whose).copied().unwrap_or(0) + place.size;
+        if count > most {
             return None;
         }
-        *count += 1;
+        taken.insert(whose.clone(), count);
         place.held.push(whose);
         Some(())
     }
@@ -93,7 +99,7 @@ impl Drop for Place {
         let mut taken = locked(&self.shares.taken);
         for whose in &self.held {
             if let Some(count) = taken.get_mut(whose) {
-                *count -= 1;
+                *count -= self.size;
                 if *count == 0 {
                     taken.remove(whose);
                 }
@@ -166,6 +172,12 @@ mod tests {
         drop(first);
         assert!(shares.take(&two).is_some());
         drop((second, third, others));
+        assert!(shares.taken.lock().unwrap().is_empty());
+        assert!(shares.take_many(&one, 3).is_none() && shares.taken.lock().unwrap().is_empty());
+        let large = shares.take_many(&one, 2);
+        assert!(large.is_some() && shares.take(&one).is_none());
+        assert!(shares.take_many(&two, 2).is_none(), "more than the org has left");
+        drop(large);
         assert!(shares.taken.lock().unwrap().is_empty());
     }
 

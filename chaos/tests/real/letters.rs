@@ -275,3 +275,75 @@ async fn the_same_by_the_api_by_whom_it_is_allowed() {
     assert_eq!(api.delete(&format!("/dead-letter/{own}?reason=a%20test")).await.status, 204);
     assert_eq!(api.get(&format!("/dead-letter/{own}")).await.status, 404);
 }
+
+/// Killed after the stream has what an unknown sender's message gives, with the letter still there: another
+/// version of the type must not give the same message other values.
+#[tokio::test]
+async fn an_unknown_sender_is_taken_for_the_same_after_a_kill() {
+    const SENT: u32 = 20;
+    let platform = Platform::start("").await;
+    let _ingest = platform.service("ingest");
+    let mut bridge = platform.service("bridge");
+    platform.publish("devices/LATE-4/telemetry", (0..SENT).map(payload)).await;
+    letters(&platform, SENT as usize).await;
+    let (_, entity) = platform.add_device("LATE-4");
+    bridge.stop().await;
+    let failpoint = Failpoint { name: failpoint::BEFORE_LETTER_LEAVES, passes: 0 };
+    let mut doomed = platform.doomed("bridge", failpoint);
+    doomed.says("subscribed").await;
+    redrive(&platform, &["--all"]);
+    doomed.died_at(failpoint).await;
+    let file = platform.config().with_file_name("other.yaml");
+    let text = "device_type: temperature-sensor\nprocessing_mode: endpoint\nprotocol_adapter: json\n\
+                timestamp: { pointer: /ts, format: rfc3339 }\nmetrics:\n\
+                \x20 humidity: { pointer: /temperature, kind: number }\n";
+    std::fs::write(&file, text).unwrap();
+    platform.succeed(&["device-type", "apply", file.to_str().unwrap()]);
+    let bridge = platform.service("bridge");
+    bridge.says("subscribed").await;
+    let told = redrive(&platform, &["--all"]);
+    assert!(told["refused"].as_array().unwrap().is_empty(), "{told}");
+    assert!(listed(&platform, &[]).is_empty());
+    // Each message gave what one version says, whichever: never both.
+    for database in [&platform.primary, &platform.secondary] {
+        eventually("each moment once", || async {
+            let mut connection = testkit::platform::connect(&database.owner()).await?;
+            let (moments, points, rows): (i64, i64, i64) = sqlx::query_as(
+                "select count(distinct v.ts), count(*) filter (where entity_id = $1), count(*) \
+                 from core.values_demo v join core.device_point p using (entity_id) \
+                 where p.device_id = 'LATE-4'",
+            )
+            .bind(entity)
+            .fetch_one(&mut connection)
+            .await
+            .map_err(|error| error.to_string())?;
+            let once = (moments, rows) == (SENT.into(), SENT.into()) && points > 0;
+            if once { Ok(()) } else { Err(format!("{moments} moments, {points} of {rows} rows")) }
+        })
+        .await;
+    }
+    assert!(platform.succeed(&["verify"]).contains("equal"));
+}
+
+#[tokio::test]
+async fn while_its_database_is_away_a_letter_waits_and_is_sent_once() {
+    let platform = Platform::start("").await;
+    let (_bridge, _ingest) = (platform.service("bridge"), platform.service("ingest"));
+    let (_, entity) = platform.add_device("WAIT-1");
+    sql(&platform.secondary, "alter table core.values_demo add constraint low check (value_n < 1)")
+        .await;
+    platform.publish("devices/WAIT-1/telemetry", [payload(1), payload(0)]).await;
+    letters(&platform, 1).await;
+    sql(&platform.secondary, "alter table core.values_demo drop constraint low").await;
+    platform.secondary_cluster.stop().await;
+    let told = redrive(&platform, &["--all"]);
+    assert_eq!(told["waiting"], 1, "{told}");
+    let waiting = listed(&platform, &[]);
+    let sequence = waiting[0]["waiting_for"].clone();
+    assert!(sequence.is_u64() && waiting[0]["attempts"] == 1, "{waiting:?}");
+    platform.secondary_cluster.launch().await;
+    everywhere(&platform, &Numbered { device: "WAIT-1".to_owned(), entity, sent: 2 }).await;
+    let told = redrive(&platform, &["--all"]);
+    assert_eq!((&told["delivered"], &told["waiting"]), (&1.into(), &0.into()), "{told}");
+    assert!(listed(&platform, &[]).is_empty());
+}
