@@ -17,6 +17,8 @@ use tokio::io::AsyncWriteExt;
 const EVENTUALLY: Duration = Duration::from_mins(1);
 /// How often it is looked for.
 const LOOK_EVERY: Duration = Duration::from_millis(25);
+/// What PostgreSQL says of a table that is not there.
+const NO_TABLE: &str = "42P01";
 
 /// A platform of a test: one broker, one stream server, two databases that can be stopped apart.
 pub struct Platform {
@@ -284,4 +286,20 @@ where
 /// Connects to a database; an error while it is stopped.
 pub async fn connect(options: &PgConnectOptions) -> Result<PgConnection, String> {
     PgConnection::connect_with(options).await.map_err(|error| error.to_string())
+}
+
+/// Runs SQL as soon as the tables that it names are there: an org's are made when a target hears
+/// of the org, which a test that has just made its first device can be ahead of.
+pub async fn change(options: &PgConnectOptions, sql: &str) {
+    eventually(sql, || async {
+        let mut connection = connect(options).await?;
+        match sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&mut connection).await {
+            Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some(NO_TABLE) => {
+                Err(error.to_string())
+            }
+            Err(error) => panic!("{sql}: {error}"),
+            Ok(_) => Ok(()),
+        }
+    })
+    .await;
 }

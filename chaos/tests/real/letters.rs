@@ -157,8 +157,7 @@ async fn killed_in_the_middle_nothing_is_lost_or_doubled_and_attempts_are_right(
 }
 
 async fn sql(database: &testkit::Database, sql: &str) {
-    let mut connection = testkit::platform::connect(&database.owner()).await.unwrap();
-    sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&mut connection).await.unwrap();
+    testkit::platform::change(&database.owner(), sql).await;
 }
 
 #[tokio::test]

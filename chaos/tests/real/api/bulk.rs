@@ -154,17 +154,15 @@ async fn a_row_that_the_primary_refuses_is_named() {
     let _ingest = platform.service("ingest");
     let api = Api::start(&platform).await;
     let point = api.point(1, "Number").await;
-    let mut owner = testkit::platform::connect(&platform.primary.owner()).await.unwrap();
-    sqlx::raw_sql(
+    testkit::platform::change(
+        &platform.primary.owner(),
         "create function core.no_13() returns trigger language plpgsql as $$ begin \
            if new.value_n = 13 then raise exception 'no' using errcode = '22000'; end if; \
            return new; end $$; \
          create trigger no_13 before insert on core.values_demo \
            for each row execute function core.no_13()",
     )
-    .execute(&mut owner)
-    .await
-    .unwrap();
+    .await;
     let body = bulk(&[
         number(point, "2026-01-01T00:00:00Z", 12.0),
         number(point, "2026-01-01T00:00:01Z", 13.0),
