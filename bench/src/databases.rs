@@ -159,7 +159,8 @@ impl Target {
 pub(crate) async fn check(targets: &[&Target], org: &OrgRef, rows: u64) -> Result<()> {
     let mut first = None;
     for target in targets {
-        let hours = verify::hours(&target.writer, org, Timestamp::MAX).await?;
+        let hours =
+            verify::hours(&target.writer, org, verify::Recent::since(Timestamp::MAX)).await?;
         let count: i64 = hours.values().map(|sum| sum.rows).sum();
         let name = target.name;
         anyhow::ensure!(count as u64 == rows, "{name} holds {count} rows, {rows} are expected");

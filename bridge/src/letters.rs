@@ -89,7 +89,7 @@ async fn redrive(
                 if asked_again {
                     return Ok(Redriven::Waiting { number });
                 }
-                let noted = Letter { waiting: Some(waiting), ..letter };
+                let noted = Letter { waiting: Some(waiting), ..letter.clone() };
                 let stored = letters::file(&shared.wire, &noted).await;
                 let stored = stored.map_err(|fault| away(&fault))?.sequence();
                 letters::remove(&shared.wire, number).await.map_err(|fault| away(&fault))?;
@@ -97,6 +97,7 @@ async fn redrive(
             }
         },
     };
+    let about = letter;
     let again = match failed {
         None => None,
         Some(Failed { letter, number: Some(number) }) => Some((number, letter)),
@@ -108,6 +109,9 @@ async fn redrive(
     };
     domain::failpoint::hit(domain::failpoint::BEFORE_LETTER_LEAVES);
     letters::remove(&shared.wire, number).await.map_err(|fault| away(&fault))?;
+    if again.is_none() {
+        letters::forget(&shared.wire, &about).await.map_err(|fault| away(&fault))?;
+    }
     Ok(match again {
         None => Redriven::Delivered,
         Some((number, Letter { attempts, reason, detail, .. })) => {
@@ -139,7 +143,8 @@ async fn drop_letter(
     let dropped = Dropped { by, reason: reason.to_owned(), at: SystemClock.now() };
     let noted = Letter { dropped: Some(dropped), attachments: Vec::new(), ..letter };
     letters::file(&shared.wire, &noted).await.map_err(|fault| away(&fault))?;
-    letters::remove(&shared.wire, number).await.map_err(|fault| away(&fault))
+    letters::remove(&shared.wire, number).await.map_err(|fault| away(&fault))?;
+    letters::forget(&shared.wire, &noted).await.map_err(|fault| away(&fault))
 }
 
 /// The stream server is away, or full. The letter stays.

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, process::Command};
 
 /// A room and the rooms it may depend on. Arrows go downward; services never import one another.
-const ROOMS: [(&str, &[&str]); 14] = [
+const ROOMS: [(&str, &[&str]); 15] = [
     ("domain", &[]),
     ("nats", &["domain"]),
     ("store", &["domain"]),
@@ -13,6 +13,7 @@ const ROOMS: [(&str, &[&str]); 14] = [
     ("building", &["domain"]),
     ("simulator", &["domain", "building", "nats", "store", "service"]),
     ("control-api", &["domain", "building", "nats", "store", "service"]),
+    ("custody", &["domain", "nats", "store"]),
     ("local", &["domain"]),
     (
         "cli",
@@ -26,6 +27,7 @@ const ROOMS: [(&str, &[&str]); 14] = [
             "building",
             "simulator",
             "control-api",
+            "custody",
             "local",
         ],
     ),

@@ -20,6 +20,7 @@ mod settings;
 mod simulator;
 mod status;
 mod table;
+mod targets;
 mod token;
 mod transactions;
 mod up;
@@ -98,6 +99,9 @@ enum Command {
     Healthy(healthy::HealthyArgs),
     /// Compare the targets: the same rows in each, by org and hour?
     Verify(verify::VerifyArgs),
+    /// Databases that receive everything: how far each is; let one go, take one back
+    #[command(subcommand)]
+    Targets(targets::TargetsCommand),
     /// Print the merged configuration and where each value came from
     Config(settings::ConfigArgs),
     /// Bring the streams and every database to this release
@@ -186,6 +190,7 @@ async fn run(command: Command, globals: &Globals) -> anyhow::Result<ExitCode> {
         Command::Replay(args) => replay::run(args, globals).await,
         Command::Healthy(args) => healthy::run(&args, globals).await,
         Command::Verify(args) => verify::run(&args, globals).await,
+        Command::Targets(command) => targets::run(command, globals).await,
         Command::Config(args) => settings::run(&args, globals),
         Command::Migrate(args) => migrate::run(&args, globals).await,
         Command::Org(command) => org::run(command, globals).await,

@@ -2,18 +2,19 @@
 
 use crate::{Globals, connect, table::Table};
 use clap::Args;
-use domain::{Hold, Reason, Stage, TargetName, subject::Subject};
+use domain::{Hold, OrgKey, Reason, Stage, TargetName, model::Org, subject::Subject};
 use nats::{
     Wire,
     inspect::{self, ConsumerState, StreamState, ingest_consumer},
     report::{self, Report},
-    streams,
+    retention, streams, targets,
 };
 use serde::Serialize;
 use service::Config;
 use std::{
     collections::BTreeMap,
     process::ExitCode,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -64,6 +65,8 @@ struct StreamLine {
     fill: f64,
     /// Seconds until it refuses, at the rate of its last messages; how long a target may be away.
     outage_horizon_seconds: Option<u64>,
+    /// Who keeps messages in it that are older than the history that is to be kept.
+    overdue: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -122,12 +125,14 @@ pub(crate) async fn run(args: &StatusArgs, globals: &Globals) -> anyhow::Result<
 async fn look(wire: &Wire, config: &Config) -> anyhow::Result<Status> {
     let asked = Instant::now();
     let before = report::gather(wire, ANSWER).await;
-    let mut lines = Vec::new();
-    for name in streams::ALL {
-        lines.push(stream_line(inspect::stream(wire, name).await?));
-    }
     let directory = nats::model::load(wire).await?;
     let orgs = directory.orgs();
+    let mut lines = Vec::new();
+    for name in streams::ALL {
+        let state = inspect::stream(wire, name).await?;
+        let (needed, overdue) = needed(wire, config, &state, &orgs).await?;
+        lines.push(StreamLine { overdue, ..stream_line(state, needed) });
+    }
     let consumers = inspect::consumers(wire, streams::TELEMETRY).await?;
     let mut targets = Vec::new();
     for (name, target) in &config.targets {
@@ -168,14 +173,36 @@ async fn look(wire: &Wire, config: &Config) -> anyhow::Result<Status> {
     })
 }
 
-fn stream_line(state: StreamState) -> StreamLine {
+/// Bytes of a stream that somebody needs, and who needs what is too old.
+async fn needed(
+    wire: &Wire,
+    config: &Config,
+    state: &StreamState,
+    orgs: &[Arc<Org>],
+) -> anyhow::Result<(u64, Option<String>)> {
+    if !retention::READINGS.contains(&state.name.as_str()) {
+        return Ok((state.bytes, None));
+    }
+    let orgs: Vec<OrgKey> = orgs.iter().map(|org| org.key.clone()).collect();
+    let held = retention::held(wire, &state.name).await?;
+    let register = targets::list(wire).await?;
+    let applied = retention::applied(wire, &state.name, &held, &register, &orgs).await?;
+    let history = i64::from(config.retention.history_hours) * 3_600_000_000;
+    let before = connect::now_here().plus_micros(-history);
+    let aged = retention::aged(wire, &state.name, before, &held).await?;
+    let overdue = aged > applied.done && aged >= held.first && held.messages > 0;
+    Ok((held.bytes_behind(applied.done), overdue.then_some(applied.slowest)))
+}
+
+fn stream_line(state: StreamState, needed: u64) -> StreamLine {
     StreamLine {
         fill: state.fill(),
         // What lets its oldest go refuses nothing; what is nearly empty tells no rate worth saying.
         outage_horizon_seconds: state
-            .horizon()
+            .horizon(needed)
             .filter(|_| state.name != streams::EVENTS && state.fill() >= LEAST_FILL)
             .map(|horizon| horizon.as_secs()),
+        overdue: None,
         name: state.name,
         messages: state.messages,
         bytes: state.bytes,
@@ -245,6 +272,15 @@ fn print(status: &Status) {
         table.row([line.name.clone(), messages, format!("{mib:.1}"), fill, horizon]);
     }
     table.print();
+    for line in &status.streams {
+        if let Some(who) = &line.overdue {
+            println!(
+                "{}: {who} has not applied messages that are older than the history to be kept; they \
+                 stay (a target that never comes back: haystack targets detach)",
+                line.name
+            );
+        }
+    }
     println!();
     let mut table = Table::new(["consumer", "org", "lag (messages)", "in work", "redelivered"]);
     let row = |name: String, org: &str, line: &ConsumerLine| {
@@ -330,7 +366,7 @@ fn shown(text: &str, most: usize) -> String {
 }
 
 /// A length of time for people.
-fn duration(seconds: u64) -> String {
+pub(crate) fn duration(seconds: u64) -> String {
     match seconds {
         0..=119 => format!("{seconds} s"),
         120..=7_199 => format!("{} min", seconds / 60),

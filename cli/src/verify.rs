@@ -1,168 +1,171 @@
-//! `haystack verify`: are the targets equal?
+//! `haystack verify`: are the targets equal, and each in itself? `--repair` makes them so.
 
-use crate::{Globals, connect, databases, table::Table};
+mod told;
+
+use crate::{Globals, connect, databases};
 use clap::Args;
-use domain::{OrgKey, TargetName, Timestamp};
-use serde::Serialize;
-use std::process::ExitCode;
-use store::{
-    Database,
-    verify::{Difference, compare},
+use custody::{
+    compare::{Pair, Target, orgs, stale},
+    repair::repair,
 };
+use domain::{OrgKey, TargetName};
+use nats::{
+    Wire,
+    targets::{self, Compared},
+};
+use std::{io::IsTerminal, process::ExitCode};
+use store::{Database, verify::Recent};
+use told::{OrgInTarget, Repair, Stale, Verdict};
+
+/// Keys of each differing hour that are named.
+const SAMPLES: usize = 10;
+/// How long after a comparison began something may have been accepted, in microseconds: a day.
+const CLOCKS: i64 = 86_400_000_000;
 
 #[derive(Args)]
 pub(crate) struct VerifyArgs {
     /// Only this org
     #[arg(long)]
     org: Option<OrgKey>,
+    /// Make the targets equal: deletions first, then the hours that differ, then current values. Where the
+    /// stream still has a reading, its value counts; where it has not, the higher version does, and of equal
+    /// ones the primary's
+    #[arg(long)]
+    repair: bool,
+    /// With --repair: also take away rows that no accepted message explains
+    #[arg(long, requires = "repair")]
+    prune: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
 }
 
-/// One org in one target, held against the primary.
-#[derive(Serialize)]
-struct Compared {
-    org: OrgKey,
-    target: TargetName,
-    hours: usize,
-    rows: i64,
-    differing: Vec<DifferingHour>,
-}
-
-/// An hour that differs from the primary.
-#[derive(Serialize)]
-struct DifferingHour {
-    hour: String,
-    /// Rows that only the primary has.
-    missing: u64,
-    /// Rows that only the target has.
-    extra: u64,
-    /// Rows that both have, with other columns.
-    changed: u64,
-    /// Keys of the first few, as `entity@time`.
-    samples: Vec<String>,
-}
-
-#[derive(Serialize)]
-struct Verdict {
-    equal: bool,
-    /// Rows accepted before this were compared.
-    cutoff: String,
-    compared: Vec<Compared>,
-}
-
 pub(crate) async fn run(args: &VerifyArgs, globals: &Globals) -> anyhow::Result<ExitCode> {
     let config = globals.load()?.config;
     let wire = connect::now(&config, "operator").await?;
-    let mut orgs: Vec<OrgKey> =
+    let mut keys: Vec<OrgKey> =
         nats::model::load(&wire).await?.orgs().iter().map(|org| org.key.clone()).collect();
-    orgs.retain(|key| args.org.as_ref().is_none_or(|only| only == key));
-    if orgs.is_empty() {
+    keys.retain(|key| args.org.as_ref().is_none_or(|only| only == key));
+    if keys.is_empty() {
         let org = args.org.as_ref().map_or(String::new(), |org| format!(" {org}"));
         anyhow::bail!("there is no org{org}; `haystack org list` names them");
     }
-    let names: Vec<TargetName> = config.targets.keys().cloned().collect();
-    // The server's clock, before the look: what it accepts later is not compared.
-    let now = nats::inspect::server_time(&wire).await?.unwrap_or_else(connect::now_here);
-    let in_flight = nats::inspect::oldest_in_flight(&wire, &names, &orgs).await?;
-    let cutoff = in_flight.map_or(now, |oldest| oldest.min(now));
-
-    let databases = databases::targets(&config, "verify")?;
-    let primary_name = config.primary().0;
+    // What was let go gets nothing more: it is not expected to be equal.
+    let register = targets::list(&wire).await?;
+    let attached = |name: &TargetName| register.get(name).is_none_or(|it| it.detached.is_none());
+    let databases: Vec<(TargetName, Database)> = databases::targets(&config, "verify")?
+        .into_iter()
+        .filter(|(name, _)| attached(name))
+        .collect();
+    let (recent, late) = recent(&wire, &databases, &keys).await?;
     let (others, primary): (Vec<_>, Vec<_>) =
-        databases.into_iter().partition(|(name, _)| name != primary_name);
-    let primary = &primary[0].1;
-    let mut compared = Vec::new();
-    for (target, database) in &others {
-        compared.extend(against(primary, target, database, &orgs, cutoff, args.json).await?);
+        databases.iter().partition(|(name, _)| name != config.primary().0);
+    let Some((name, database)) = primary.first() else {
+        anyhow::bail!("the primary {} is detached: `haystack targets list`", config.primary().0);
+    };
+    let primary = Target { name, database };
+    let job = Job { wire: &wire, args, primary, recent };
+    let mut verdict = Verdict::new(recent.from, late);
+    for org in orgs(primary, &keys).await? {
+        for (name, database) in &others {
+            let other = Target { name, database };
+            job.pair(&org, other, &mut verdict).await?;
+        }
+        job.current(&org, &others, &mut verdict).await?;
     }
-    let equal = compared.iter().all(|compared| compared.differing.is_empty());
-    let verdict = Verdict { equal, cutoff: cutoff.to_string(), compared };
+    verdict.judge();
+    for (name, _) in &others {
+        let compared = Compared { at: connect::now_here(), equal: verdict.equal_in(name) };
+        targets::note_compared(&wire, name, compared).await?;
+    }
     if args.json {
         println!("{}", serde_json::to_string_pretty(&verdict)?);
     } else {
-        print(&verdict, in_flight.is_some_and(|oldest| oldest < now));
+        verdict.print();
     }
-    Ok(if equal { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if verdict.is_equal() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-async fn against(
-    primary: &Database,
-    target: &TargetName,
-    database: &Database,
+/// What may be on its way to some target, and whether something is.
+async fn recent(
+    wire: &Wire,
+    databases: &[(TargetName, Database)],
     orgs: &[OrgKey],
-    cutoff: Timestamp,
-    quiet: bool,
-) -> anyhow::Result<Vec<Compared>> {
-    let known = store::read::orgs(primary)
-        .await
-        .map_err(|fault| anyhow::anyhow!("the primary: {fault}"))?;
-    let mut compared = Vec::new();
-    for org in known.into_iter().filter(|org| orgs.contains(&org.key)) {
-        if !quiet {
-            eprintln!("comparing {target} with the primary: org {} …", org.key);
-        }
-        let report = compare(primary, database, &org, cutoff)
-            .await
-            .map_err(|fault| anyhow::anyhow!("org {}, target {target}: {fault}", org.key))?;
-        compared.push(Compared {
-            org: org.key,
-            target: target.clone(),
-            hours: report.hours,
-            rows: report.rows,
-            differing: report.differing.iter().map(differing).collect(),
-        });
-    }
-    Ok(compared)
+) -> anyhow::Result<(Recent, bool)> {
+    let names: Vec<TargetName> = databases.iter().map(|(name, _)| name.clone()).collect();
+    // The server's clock, before the look: what it accepts later is not compared.
+    let now = nats::inspect::server_time(wire).await?.unwrap_or_else(connect::now_here);
+    let in_flight = nats::inspect::oldest_in_flight(wire, &names, orgs).await?;
+    let cutoff = in_flight.map_or(now, |oldest| oldest.min(now));
+    Ok((Recent { from: cutoff, to: now.plus_micros(CLOCKS) }, cutoff < now))
 }
 
-fn differing(difference: &Difference) -> DifferingHour {
-    let keys = difference.samples.iter().filter_map(|sample| {
-        let row = sample.reference.as_ref().or(sample.other.as_ref())?;
-        Some(format!("{}@{}", row.entity, row.ts))
-    });
-    DifferingHour {
-        hour: difference.hour.to_string(),
-        missing: difference.missing,
-        extra: difference.extra,
-        changed: difference.changed,
-        samples: keys.collect(),
-    }
+struct Job<'a> {
+    wire: &'a Wire,
+    args: &'a VerifyArgs,
+    primary: Target<'a>,
+    recent: Recent,
 }
 
-fn print(verdict: &Verdict, behind: bool) {
-    let mut table = Table::new(["org", "target", "rows", "hours", "differing hours"]);
-    for compared in &verdict.compared {
-        table.row([
-            compared.org.to_string(),
-            compared.target.to_string(),
-            compared.rows.to_string(),
-            compared.hours.to_string(),
-            compared.differing.len().to_string(),
-        ]);
-    }
-    table.print();
-    let mut hours =
-        Table::new(["org", "target", "hour (UTC)", "missing", "extra", "changed", "e.g."]);
-    for compared in &verdict.compared {
-        for hour in &compared.differing {
-            hours.row([
-                compared.org.to_string(),
-                compared.target.to_string(),
-                hour.hour.clone(),
-                hour.missing.to_string(),
-                hour.extra.to_string(),
-                hour.changed.to_string(),
-                hour.samples.first().cloned().unwrap_or_default(),
-            ]);
+impl Job<'_> {
+    /// Says what is being done, on one line that is written over where people look.
+    fn progress(&self) -> impl FnMut(String) + use<> {
+        let (quiet, terminal) = (self.args.json, std::io::stderr().is_terminal());
+        move |text| {
+            if quiet {
+                return;
+            }
+            if terminal {
+                eprint!("\r\x1b[K{text}");
+            } else {
+                eprintln!("{text}");
+            }
         }
     }
-    if !hours.is_empty() {
-        println!();
-        hours.print();
+
+    async fn pair(
+        &self,
+        org: &store::OrgRef,
+        other: Target<'_>,
+        verdict: &mut Verdict,
+    ) -> anyhow::Result<()> {
+        let (wire, primary, recent) = (self.wire, self.primary, self.recent);
+        let pair = Pair { wire, org, primary, other, recent };
+        let mut progress = self.progress();
+        if self.args.repair {
+            let repaired = repair(&pair, self.args.prune, &mut progress).await?;
+            verdict.repaired.push(Repair::new(org, other.name, repaired));
+        }
+        progress(format!("comparing {} with the primary: org {} …", other.name, org.key));
+        let compared = pair.compare(SAMPLES).await?;
+        verdict.compared.push(OrgInTarget::new(other.name, compared));
+        if std::io::stderr().is_terminal() && !self.args.json {
+            eprint!("\r\x1b[K");
+        }
+        Ok(())
     }
-    let late = if behind { " (older than what is still on its way)" } else { "" };
-    println!("\ncompared: what was accepted before {}{late}", verdict.cutoff);
-    println!("{}", if verdict.equal { "equal" } else { "NOT equal" });
+
+    /// Current values against each target's own history. A repair has put them right where there are two
+    /// targets; a primary alone is put right here.
+    async fn current(
+        &self,
+        org: &store::OrgRef,
+        others: &[&(TargetName, Database)],
+        verdict: &mut Verdict,
+    ) -> anyhow::Result<()> {
+        let others = others.iter().map(|(name, database)| Target { name, database });
+        for target in [self.primary].into_iter().chain(others) {
+            let mut entities = stale(target, org).await?;
+            if self.args.repair && !entities.is_empty() {
+                for part in entities.chunks(store::repair::MOST) {
+                    store::repair::restore_current(target.database, org, part).await?;
+                }
+                entities = stale(target, org).await?;
+            }
+            if !entities.is_empty() {
+                verdict.stale.push(Stale::new(org, target.name, &entities));
+            }
+        }
+        Ok(())
+    }
 }

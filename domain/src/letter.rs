@@ -6,6 +6,15 @@ use std::fmt;
 
 /// In a subject, the place of the stage of a letter that is not tried again.
 pub const DROPPED: &str = "dropped";
+/// The same of what letters are about, kept where its stream has let go of it.
+pub const KEPT: &str = "kept";
+
+/// Whether a subject of `DEAD` is one of letters that are waited for: not dropped, and not what is kept
+/// beside one.
+pub fn is_filed(subject: &str) -> bool {
+    let stage = subject.strip_prefix("dead.").and_then(|rest| rest.split('.').next());
+    stage.is_some_and(|stage| stage != DROPPED && stage != KEPT)
+}
 
 /// Where processing gave up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

@@ -24,6 +24,7 @@ pub mod raw;
 pub mod recall;
 pub mod receipt;
 pub mod replay;
+pub mod retention;
 pub mod row;
 pub mod simulator;
 pub mod subject;

@@ -5,9 +5,11 @@
 //! target (each alone) ┤                               ▼
 //!                     ├ worker (an org): gather -> write -> settle -> acknowledge
 //!                     └ archive: RAW -> core.telemetry_raw, where it is on
+//! trim: what every registered target has applied leaves RAW and TELEMETRY, when it is old
 //! ```
 
 mod archive;
+mod attend;
 mod batching;
 mod bisect;
 mod counters;
@@ -19,6 +21,7 @@ mod letter;
 mod model;
 mod settle;
 mod target;
+mod trim;
 mod worker;
 mod write;
 
@@ -27,6 +30,7 @@ use counters::Counters;
 use domain::Holds;
 use nats::{
     Wire,
+    publish::Patience,
     report::{self, Report},
     retry::Pauses,
 };
@@ -47,24 +51,27 @@ pub async fn run(
     holds: Holds,
 ) -> anyhow::Result<()> {
     let counters = Arc::new(Counters::new(config.targets.keys()));
-    let mut targets = Vec::new();
     for (name, settings) in &config.targets {
         let login = Login { url: settings.url.clone(), pgpass: Some(config.pgpass()) };
-        let (wire, holds, counters) = (wire.clone(), holds.clone(), counters.clone());
-        let shutdown = lifecycle.shutdown.clone();
-        let target = Target::open(config, name, &login, wire, holds, shutdown, counters)
-            .with_context(|| format!("targets.{name}"))?;
-        targets.push((Arc::new(target), settings.archives()));
+        let (config, wire, name) = (config.clone(), wire.clone(), name.clone());
+        let (holds, counters) = (holds.clone(), counters.clone());
+        let opened = name.clone();
+        let open = move |part: &Lifecycle| {
+            let (wire, holds, counters) = (wire.clone(), holds.clone(), counters.clone());
+            let shutdown = part.shutdown.clone();
+            Target::open(&config, &name, &login, wire, holds, shutdown, counters)
+        };
+        let target = open(lifecycle).with_context(|| format!("targets.{opened}"))?;
+        let part = lifecycle.clone();
+        let archives = settings.archives();
+        lifecycle.spawn(attend::run(part, target, open, archives));
     }
-    for (target, archives) in targets {
-        if archives {
-            let what = "archive".to_owned();
-            for_ever(lifecycle, target.clone(), what, archive::run);
-        }
-        lifecycle.spawn(archive::expire(target.clone()));
-        lifecycle.spawn(archive::history(target.clone()));
-        supervise(target, lifecycle);
-    }
+    let patience = Patience {
+        holds: holds.clone(),
+        what: "trim".to_owned(),
+        shutdown: lifecycle.shutdown.clone(),
+    };
+    lifecycle.spawn(trim::run(wire.clone(), config.retention.into(), patience));
     let instance = config.ingest.instance.clone();
     let report = move || Report {
         service: "ingest".to_owned(),
@@ -77,6 +84,17 @@ pub async fn run(
     lifecycle.spawn(report::serve(wire, report, lifecycle.shutdown.clone()));
     lifecycle.shutdown.cancelled().await;
     Ok(())
+}
+
+/// Begins everything that a target does.
+fn begin(target: &Arc<Target>, archives: bool, lifecycle: &Lifecycle) {
+    if archives {
+        let what = "archive".to_owned();
+        for_ever(lifecycle, target.clone(), what, archive::run);
+    }
+    lifecycle.spawn(archive::expire(target.clone()));
+    lifecycle.spawn(archive::history(target.clone()));
+    supervise(target.clone(), lifecycle);
 }
 
 /// Projects the model, and starts a worker for each org that it has made tables for.

@@ -56,10 +56,11 @@ impl StreamState {
         if self.max_bytes == 0 { 0.0 } else { self.bytes as f64 / self.max_bytes as f64 }
     }
 
-    /// How long, at its present rate, until it refuses; what reads it may stay away that long.
-    pub fn horizon(&self) -> Option<Duration> {
+    /// How long, at its present rate, until it refuses where so many of its bytes are still needed by
+    /// somebody who is away: what is not needed makes room.
+    pub fn horizon(&self, needed: u64) -> Option<Duration> {
         let rate = self.bytes_per_second.filter(|rate| *rate > 0.0)?;
-        Duration::try_from_secs_f64(self.max_bytes.saturating_sub(self.bytes) as f64 / rate).ok()
+        Duration::try_from_secs_f64(self.max_bytes.saturating_sub(needed) as f64 / rate).ok()
     }
 }
 
@@ -187,10 +188,9 @@ pub async fn letters(wire: &Wire) -> Result<BTreeMap<String, usize>, ModelFault>
     let stream = wire.jetstream.get_stream_no_info(crate::streams::DEAD).await.map_err(server)?;
     let mut subjects = stream.info_with_subjects("dead.>").await.map_err(server)?;
     let mut letters = BTreeMap::new();
-    // What was dropped is on record, and no letter any more.
-    let dropped = format!("dead.{}.", domain::letter::DROPPED);
     while let Some((subject, count)) = subjects.try_next().await.map_err(server)? {
-        if !subject.starts_with(&dropped) {
+        // What was dropped is on record, and no letter any more.
+        if domain::letter::is_filed(&subject) {
             letters.insert(subject, count);
         }
     }

@@ -1,5 +1,9 @@
 //! Letters in `DEAD`: found by number or filter, filed, taken out.
 
+mod kept;
+
+pub use kept::{Original, forget, keep, original};
+
 use crate::{
     Fsynced, PublishFault, Wire, envelope,
     micro::{self, AGAIN, Refusal},
@@ -9,7 +13,7 @@ use crate::{
 use async_nats::jetstream::stream::{DirectGetErrorKind, Stream};
 use domain::{
     Letter, OrgKey, Reason, Stage,
-    letter::{DROPPED, Source},
+    letter::{Source, is_filed},
     recall::{Ask, Redriven, SERVICE, Told},
     subject::{decode, encode},
 };
@@ -94,9 +98,7 @@ impl Filter {
 
     fn takes(&self, filed: &Filed) -> bool {
         match &filed.letter {
-            Ok(letter) => {
-                letter.dropped.is_none() && self.reason.is_none_or(|reason| reason == letter.reason)
-            }
+            Ok(letter) => self.reason.is_none_or(|reason| reason == letter.reason),
             Err(_) => self.reason.is_none(),
         }
     }
@@ -117,7 +119,7 @@ pub async fn get(wire: &Wire, number: u64) -> Result<Option<Filed>, PublishFault
     }
     match dead(wire).await?.direct_get(number).await {
         // What was dropped is on record, and no letter any more.
-        Ok(message) if message.subject.starts_with(&format!("dead.{DROPPED}.")) => Ok(None),
+        Ok(message) if !is_filed(&message.subject) => Ok(None),
         Ok(message) => Ok(Some(filed(number, &message.payload))),
         Err(error) if error.kind() == DirectGetErrorKind::NotFound => Ok(None),
         Err(error) => Err(later(error)),
@@ -166,6 +168,9 @@ pub async fn page(
             _ => return Ok(Page { next: None, ..page }),
         };
         page.next = Some(found.sequence);
+        if !is_filed(&found.subject) {
+            continue;
+        }
         let filed = filed(found.sequence, &found.payload);
         page.letters.extend(filter.takes(&filed).then_some(filed));
     }

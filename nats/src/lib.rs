@@ -7,6 +7,7 @@ pub mod connect;
 pub mod consume;
 pub mod counter;
 pub mod envelope;
+pub mod history;
 pub mod idempotency;
 pub mod inspect;
 pub mod lease;
@@ -20,8 +21,10 @@ pub mod publish;
 pub mod registry;
 pub mod replays;
 pub mod report;
+pub mod retention;
 pub mod retry;
 pub mod streams;
+pub mod targets;
 
 pub use connect::{Author, Login, Wire};
 pub use consume::{Delivery, Reader};

@@ -30,6 +30,9 @@ pub const IDEMPOTENCY: &str = "idempotency";
 /// The bucket of replays.
 pub const REPLAYS: &str = "replays";
 
+/// The bucket of targets: which must have a message before it may leave its stream.
+pub const TARGETS: &str = "targets";
+
 /// How long such a key is known.
 pub const IDEMPOTENCY_AGE: Duration = Duration::from_hours(24);
 
@@ -115,7 +118,13 @@ pub async fn declare(wire: &Wire, limits: &Limits) -> Result<(), StreamFault> {
         max_bytes: 64 << 20,
         ..kv::Config::default()
     };
-    for bucket in [counters, idempotency, replays, crate::lease::bucket(limits.lease)] {
+    let targets = kv::Config {
+        bucket: TARGETS.to_owned(),
+        description: "targets: what each must have before it leaves its stream".to_owned(),
+        max_bytes: 16 << 20,
+        ..kv::Config::default()
+    };
+    for bucket in [counters, idempotency, replays, targets, crate::lease::bucket(limits.lease)] {
         let name = bucket.bucket.clone();
         let made = wire.jetstream.create_or_update_key_value(bucket).await;
         made.map(drop).map_err(|error| server(&name)(error.into()))?;

@@ -34,6 +34,8 @@ pub struct Config {
     pub ingest: Ingest,
     /// History that is processed again.
     pub replay: Replay,
+    /// When readings leave the streams.
+    pub retention: Retention,
     /// The simulator service.
     pub simulator: Simulator,
     /// The control API.
@@ -177,6 +179,23 @@ pub struct Replay {
 impl Default for Replay {
     fn default() -> Self {
         Self { lag_ms: 2_000 }
+    }
+}
+
+/// When readings leave `RAW` and `TELEMETRY`: never before every registered target has applied them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Retention {
+    /// How long they stay, to be processed again, in hours.
+    pub history_hours: u32,
+    /// How full a stream may be before they go earlier, in percent of its limit.
+    pub high_water_percent: u8,
+}
+
+impl Default for Retention {
+    /// A week, and four fifths.
+    fn default() -> Self {
+        Self { history_hours: 7 * 24, high_water_percent: 80 }
     }
 }
 
@@ -339,6 +358,7 @@ impl Default for Config {
             bridge: Bridge::default(),
             ingest: Ingest::default(),
             replay: Replay::default(),
+            retention: Retention::default(),
             simulator: Simulator::default(),
             api: Api::default(),
             auth: Auth::default(),

@@ -24,6 +24,12 @@ impl Lifecycle {
         self.tasks.spawn(task);
     }
 
+    /// A part of this life that may end before it; its tasks are waited for, too.
+    #[must_use]
+    pub fn part(&self) -> Self {
+        Self { shutdown: self.shutdown.child_token(), tasks: self.tasks.clone() }
+    }
+
     /// Cancels on SIGTERM and SIGINT.
     pub fn stop_on_signals(&self) -> std::io::Result<()> {
         let mut terminate = signal(SignalKind::terminate())?;

@@ -12,6 +12,7 @@ mod nodelay;
 pub mod org;
 pub mod pgpass;
 pub mod read;
+pub mod repair;
 pub mod simulator;
 pub mod verify;
 pub mod view;

@@ -73,6 +73,44 @@ pub async fn at(
     rows.iter().map(decode).collect()
 }
 
+/// A row's key.
+pub type Key = (EntityId, Timestamp);
+
+/// The rows of an org behind a key, in the order of their keys; `most` of them.
+pub async fn page(
+    database: &Database,
+    org: &OrgRef,
+    after: Option<Key>,
+    most: usize,
+) -> Result<Vec<Row>, Fault> {
+    let sql = format!(
+        "select {COLUMNS} from {} where $1::integer is null or (entity_id, ts) > ($1, $2) \
+         order by entity_id, ts limit $3",
+        org.values()
+    );
+    let asked = sqlx::query(AssertSqlSafe(sql))
+        .bind(after.map(|(entity, _)| entity.0))
+        .bind(after.map(|(_, ts)| ts.to_chrono()))
+        .bind(most as i64)
+        .fetch_all(&database.pool);
+    let rows = answered(database.patience(false), asked).await?;
+    rows.iter().map(decode).collect()
+}
+
+/// How many rows an org has, as far as the database's statistics tell.
+pub async fn estimate(database: &Database, org: &OrgRef) -> Result<u64, Fault> {
+    // A hypertable's own row tells nothing; its chunks inherit from it.
+    let asked = sqlx::query_as(
+        "select coalesce(sum(greatest(c.reltuples, 0)), 0)::bigint from pg_class c \
+         where c.oid = to_regclass($1) or c.oid in \
+            (select inhrelid from pg_inherits where inhparent = to_regclass($1))",
+    )
+    .bind(org.values())
+    .fetch_one(&database.pool);
+    let (rows,): (i64,) = answered(database.patience(false), asked).await?;
+    Ok(rows.max(0) as u64)
+}
+
 /// `_current` of an org, by entity.
 pub async fn current(database: &Database, org: &OrgRef) -> Result<Vec<Row>, Fault> {
     rows(database, &org.current()).await

@@ -2,7 +2,7 @@
 
 use crate::{
     Database, Mosquitto, Nats, Postgres, guard,
-    process::{Failpoint, Process, run},
+    process::{Failpoint, Process, begin, run},
 };
 use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
 use std::{
@@ -174,6 +174,12 @@ impl Platform {
     pub fn command(&self, arguments: &[&str]) -> Output {
         let config = self.config.display().to_string();
         run(&[&["--config", &config], arguments].concat())
+    }
+
+    /// Begins a command that is to be killed.
+    pub fn begin(&self, arguments: &[&str]) -> tokio::process::Child {
+        let config = self.config.display().to_string();
+        begin(&[&["--config", &config], arguments].concat())
     }
 
     /// Runs a command that must succeed; gives its standard output.

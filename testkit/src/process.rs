@@ -164,3 +164,15 @@ impl Drop for Process {
 pub fn run(arguments: &[&str]) -> Output {
     Command::new(binary()).args(arguments).stdin(Stdio::null()).output().expect("it starts")
 }
+
+/// Begins `haystack`, which is killed when it is dropped.
+pub fn begin(arguments: &[&str]) -> tokio::process::Child {
+    tokio::process::Command::new(binary())
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .expect("it starts")
+}

@@ -19,11 +19,12 @@ use domain::{
 use nats::{
     PublishFault,
     consume::read_again,
-    envelope, letters,
+    envelope,
+    letters::{self, Original},
     micro::Refusal,
     model,
     publish::{Outgoing, publish},
-    streams::{RAW, TELEMETRY},
+    streams::TELEMETRY,
 };
 use std::{collections::BTreeMap, time::Duration};
 
@@ -42,8 +43,9 @@ pub(super) async fn again(
             "the letter says not what it is about: it can't be tried again",
         ));
     };
-    let body = read_again(&shared.wire, RAW, letter.source.sequence).await;
-    let body = body.map_err(|fault| away(&fault))?.ok_or_else(gone)?;
+    let original = letters::original(&shared.wire, letter).await;
+    let Original { body, row: index, .. } =
+        original.map_err(|fault| away(&fault))?.ok_or_else(gone)?;
     // Whatever was written before this was asked is known here.
     model::look(&shared.wire, |_| ())
         .await
@@ -55,7 +57,6 @@ pub(super) async fn again(
         Ok(pack) => pack,
         Err(fault) => return Ok(Some(failed(letter, Reason::Undecodable, fault.to_string()))),
     };
-    let index = letter.source.row as usize;
     let mut entry = pack.entries.into_iter().nth(index).ok_or_else(gone)?;
     let stranger = entry.sender.is_none();
     if stranger {

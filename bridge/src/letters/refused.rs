@@ -8,14 +8,11 @@ use domain::{
     TargetName, Timestamp, Values, letter::Waiting, subject::Subject,
 };
 use nats::{
-    PublishFault,
-    consume::read_placed,
-    envelope,
-    letters::{self, Filed, Filter, RETRIED, Retried},
+    PublishFault, envelope,
+    letters::{self, Filed, Filter, Original, RETRIED, Retried},
     micro::Refusal,
     outcome,
     publish::{Outgoing, publish},
-    streams::TELEMETRY,
 };
 use serde_json::Value;
 use std::time::Duration;
@@ -47,10 +44,9 @@ pub(super) async fn again(shared: &Shared, letter: &Letter) -> Result<Outcome, R
     if let Some(waiting) = letter.waiting {
         return outcome_of(shared, (target, org), letter, waiting).await;
     }
-    let found = read_placed(&shared.wire, TELEMETRY, letter.source.sequence).await;
-    let found = found.map_err(|fault| away(&fault))?;
+    let found = letters::original(&shared.wire, letter).await.map_err(|fault| away(&fault))?;
     if letter.reason == Reason::Undecodable {
-        let (position, body) = found.ok_or_else(gone)?;
+        let Original { position, body, .. } = found.ok_or_else(gone)?;
         return match envelope::decode::<Batch>(&body) {
             Err(fault) => {
                 let again = letter.again(letter.reason, fault.to_string(), SystemClock.now());
@@ -62,7 +58,7 @@ pub(super) async fn again(shared: &Shared, letter: &Letter) -> Result<Outcome, R
             }
         };
     }
-    let group = match found.and_then(|(_, body)| envelope::decode::<Batch>(&body).ok()) {
+    let group = match found.and_then(|found| envelope::decode::<Batch>(&found.body).ok()) {
         Some(batch) => of_batch(&batch, letter),
         None => of_text(letter),
     };
@@ -209,6 +205,7 @@ async fn newer(
 mod tests {
     use super::*;
     use domain::{Origin, OriginStream, Stage, letter::Source};
+    use nats::streams::TELEMETRY;
 
     fn letter(row: u32, text: Option<&str>) -> Letter {
         let accepted_at = Timestamp::EPOCH;

@@ -7,7 +7,7 @@ use domain::{
     raw::{Pack, RawMessage},
     recall::{MAX_SHOWN, Message, Shown},
 };
-use nats::{consume::read_again, envelope, micro::Refusal, streams::RAW};
+use nats::{envelope, letters, micro::Refusal};
 
 pub(super) async fn show(shared: &Shared, mut letter: Letter) -> Result<Shown, Refusal> {
     let message =
@@ -22,10 +22,10 @@ pub(super) async fn show(shared: &Shared, mut letter: Letter) -> Result<Shown, R
 }
 
 async fn message(shared: &Shared, letter: &Letter) -> Result<Option<Message>, Refusal> {
-    let found = read_again(&shared.wire, RAW, letter.source.sequence).await;
-    let Some(body) = found.map_err(|fault| away(&fault))? else { return Ok(None) };
-    let Ok(pack) = envelope::decode_borrowed::<Pack<'_>>(&body) else { return Ok(None) };
-    let entry = pack.entries.get(letter.source.row as usize);
+    let found = letters::original(&shared.wire, letter).await;
+    let Some(original) = found.map_err(|fault| away(&fault))? else { return Ok(None) };
+    let Ok(pack) = envelope::decode_borrowed::<Pack<'_>>(&original.body) else { return Ok(None) };
+    let entry = pack.entries.get(original.row);
     Ok(entry.map(|entry: &RawMessage<'_>| Message {
         name: entry.name.to_string(),
         content_type: entry.content_type.to_string(),

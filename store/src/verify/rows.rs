@@ -1,12 +1,16 @@
 //! One hour of two targets, row by row, in bounded memory: both are read in the order of their keys
 //! and merged.
 
-use super::{ignored, unlimited};
-use crate::{connect::Database, fault::Fault, org::OrgRef, read::decode, write::COLUMNS};
-use domain::{Row, Timestamp};
-use futures_util::{Stream, StreamExt as _};
+use super::{
+    Comparison, Recent, ignored,
+    pairs::{Keyed, Pairs, Rows},
+    unlimited,
+};
+use crate::{fault::Fault, org::OrgRef, read::decode, write::COLUMNS};
+use domain::{EntityId, Row, RowVersion, Timestamp};
+use futures_util::StreamExt as _;
 use sqlx::{AssertSqlSafe, PgConnection};
-use std::pin::Pin;
+use std::collections::HashSet;
 
 /// How a key differs from the reference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,12 +45,38 @@ pub struct Difference {
     pub extra: u64,
     /// Keys that both have, with other columns.
     pub changed: u64,
+    /// Rows that one has and the other refused.
+    pub explained: u64,
     /// The first few.
     pub samples: Vec<Sample>,
 }
 
-/// Samples that a difference keeps.
-const SAMPLES: usize = 10;
+/// Rows that targets refused, by entity, moment and version.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Refused {
+    /// By the reference.
+    pub by_reference: HashSet<(EntityId, Timestamp, RowVersion)>,
+    /// By the other target.
+    pub by_other: HashSet<(EntityId, Timestamp, RowVersion)>,
+}
+
+impl Refused {
+    /// Whether a letter says why two targets differ: what one has, the other refused.
+    pub fn explains(&self, sample: &Sample) -> bool {
+        let known = |row: &Option<Row>, by: &HashSet<_>| {
+            row.as_ref().is_some_and(|row| by.contains(&(row.entity, row.ts, row.version)))
+        };
+        known(&sample.reference, &self.by_other) || known(&sample.other, &self.by_reference)
+    }
+}
+
+impl Keyed for Row {
+    type Key = (EntityId, Timestamp);
+    fn key(&self) -> Self::Key {
+        (self.entity, self.ts)
+    }
+}
+
 /// Keys that wait to be looked up among recent deletions.
 const WAITING: usize = 1_000;
 /// Microseconds of an hour.
@@ -58,44 +88,48 @@ impl Difference {
         self.missing + self.extra + self.changed == 0
     }
 
-    fn add(&mut self, sample: Sample) {
+    fn add(&mut self, sample: Sample, samples: usize) {
         match sample.change {
             Change::Missing => self.missing += 1,
             Change::Extra => self.extra += 1,
             Change::Changed => self.changed += 1,
         }
-        if self.samples.len() < SAMPLES {
+        if self.samples.len() < samples {
             self.samples.push(sample);
         }
     }
 }
 
-/// Compares an hour. Left out are keys whose row in either target was accepted at `cutoff` or
-/// later, and keys that a deletion of that time covers in either.
+/// Compares an hour. At most `samples` of its keys are kept. Left out are keys whose row in either target is recent, and keys that a deletion of that time covers in either.
 pub async fn compare_hour(
-    reference: &Database,
-    other: &Database,
-    org: &OrgRef,
+    comparison: &Comparison<'_>,
     hour: Timestamp,
-    cutoff: Timestamp,
+    samples: usize,
 ) -> Result<Difference, Fault> {
+    let Comparison { reference, other, org, recent, refused } = *comparison;
     let (mut ours, mut theirs) = tokio::try_join!(reference.borrow(), other.borrow())?;
     unlimited(&mut ours.held).await?;
     unlimited(&mut theirs.held).await?;
-    let mut difference = Difference { hour, missing: 0, extra: 0, changed: 0, samples: vec![] };
+    let (missing, extra, changed, explained) = (0, 0, 0, 0);
+    let mut difference =
+        Difference { hour, missing, extra, changed, explained, samples: Vec::new() };
     let mut waiting = Vec::new();
-    let mut pairs = Pairs {
-        ours: Side::new(stream(&mut ours.held, org, hour)),
-        theirs: Side::new(stream(&mut theirs.held, org, hour)),
-    };
+    let mut pairs =
+        Pairs::new(stream(&mut ours.held, org, hour), stream(&mut theirs.held, org, hour));
     loop {
         let pair = pairs.next().await?;
         let end = pair.is_none();
-        waiting.extend(pair.and_then(|pair| judge(pair, cutoff)));
+        waiting.extend(pair.and_then(|pair| judge(pair, recent)));
         if end || waiting.len() >= WAITING {
             let of = [reference, other];
-            let kept = ignored::without_deleted(of, org, cutoff, std::mem::take(&mut waiting));
-            kept.await?.into_iter().for_each(|sample| difference.add(sample));
+            let kept = ignored::without_deleted(of, org, recent.from, std::mem::take(&mut waiting));
+            for sample in kept.await? {
+                if refused.explains(&sample) {
+                    difference.explained += 1;
+                } else {
+                    difference.add(sample, samples);
+                }
+            }
         }
         if end {
             break;
@@ -111,10 +145,10 @@ pub async fn compare_hour(
 
 type Pair = (Option<Row>, Option<Row>);
 
-fn judge((reference, other): Pair, cutoff: Timestamp) -> Option<Sample> {
-    let recent =
-        |row: &Option<Row>| row.as_ref().is_some_and(|row| row.version.accepted_at >= cutoff);
-    if recent(&reference) || recent(&other) {
+fn judge((reference, other): Pair, recent: Recent) -> Option<Sample> {
+    let is_recent =
+        |row: &Option<Row>| row.as_ref().is_some_and(|row| recent.holds(row.version.accepted_at));
+    if is_recent(&reference) || is_recent(&other) {
         return None;
     }
     let change = match (&reference, &other) {
@@ -135,9 +169,7 @@ fn same(a: &Row, b: &Row) -> bool {
     number(a) == number(b) && rest(a) == rest(b) && a.values.s == b.values.s
 }
 
-type Rows<'c> = Pin<Box<dyn Stream<Item = Result<Row, Fault>> + Send + 'c>>;
-
-fn stream<'c>(connection: &'c mut PgConnection, org: &OrgRef, hour: Timestamp) -> Rows<'c> {
+fn stream<'c>(connection: &'c mut PgConnection, org: &OrgRef, hour: Timestamp) -> Rows<'c, Row> {
     let sql = format!(
         "select {COLUMNS} from {} where ts >= $1 and ts < $2 order by entity_id, ts",
         org.values()
@@ -147,50 +179,4 @@ fn stream<'c>(connection: &'c mut PgConnection, org: &OrgRef, hour: Timestamp) -
         .bind(hour.plus_micros(HOUR).to_chrono())
         .fetch(connection);
     rows.map(|row| decode(&row?)).boxed()
-}
-
-/// One target's rows with a look at the next.
-struct Side<'c> {
-    rows: Rows<'c>,
-    next: Option<Row>,
-    started: bool,
-}
-
-impl<'c> Side<'c> {
-    fn new(rows: Rows<'c>) -> Self {
-        Self { rows, next: None, started: false }
-    }
-
-    async fn peek(&mut self) -> Result<Option<(i32, Timestamp)>, Fault> {
-        if !self.started {
-            self.started = true;
-            self.advance().await?;
-        }
-        Ok(self.next.as_ref().map(|row| (row.entity.0, row.ts)))
-    }
-
-    async fn advance(&mut self) -> Result<Option<Row>, Fault> {
-        let following = self.rows.next().await.transpose()?;
-        Ok(std::mem::replace(&mut self.next, following))
-    }
-}
-
-struct Pairs<'c> {
-    ours: Side<'c>,
-    theirs: Side<'c>,
-}
-
-impl Pairs<'_> {
-    /// The rows of the next key.
-    async fn next(&mut self) -> Result<Option<Pair>, Fault> {
-        let (a, b) = (self.ours.peek().await?, self.theirs.peek().await?);
-        let key = match (a, b) {
-            (None, None) => return Ok(None),
-            (Some(a), Some(b)) => a.min(b),
-            (Some(key), None) | (None, Some(key)) => key,
-        };
-        let ours = if a == Some(key) { self.ours.advance().await? } else { None };
-        let theirs = if b == Some(key) { self.theirs.advance().await? } else { None };
-        Ok(Some((ours, theirs)))
-    }
 }

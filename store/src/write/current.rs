@@ -37,6 +37,17 @@ pub(crate) async fn from_staging(connection: &mut PgConnection, org: &OrgRef) ->
     Ok(())
 }
 
+/// Takes the current rows of entities away.
+pub(crate) async fn forget(
+    connection: &mut PgConnection,
+    org: &OrgRef,
+    entities: &[i32],
+) -> sqlx::Result<()> {
+    let sql = format!("delete from {} where entity_id = any($1)", org.current());
+    sqlx::query(AssertSqlSafe(sql)).bind(entities).execute(connection).await?;
+    Ok(())
+}
+
 /// Rows come sorted by entity, so that two writers don't deadlock.
 fn upsert(org: &OrgRef, source: &str) -> String {
     let current = org.current();

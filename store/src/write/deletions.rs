@@ -43,7 +43,7 @@ pub(crate) async fn apply(
     let entities: Vec<(i32,)> = as_rows(arrays.bind(current), connection).await?;
     let entities: Vec<i32> = entities.into_iter().map(|(entity,)| entity).collect();
     if !entities.is_empty() {
-        restore_current(connection, org, &entities).await?;
+        restore(connection, org, &entities).await?;
     }
     Ok(gone.rows_affected())
 }
@@ -61,7 +61,7 @@ fn delete(table: &str) -> String {
 }
 
 /// The newest row that is left of each entity becomes its current one.
-async fn restore_current(
+pub(crate) async fn restore(
     connection: &mut PgConnection,
     org: &OrgRef,
     entities: &[i32],

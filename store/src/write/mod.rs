@@ -1,12 +1,12 @@
 //! The merge into one org's tables: one transaction, idempotent, safe beside other writers.
 
 mod copy;
-mod current;
-mod deletions;
+pub(crate) mod current;
+pub(crate) mod deletions;
 mod hint;
 pub(crate) mod open;
 mod presence;
-mod staging;
+pub(crate) mod staging;
 mod transactions;
 
 use crate::{

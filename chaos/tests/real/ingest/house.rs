@@ -229,7 +229,7 @@ pub async fn held(instance: &Instance, what: &str) -> String {
     find().map(|hold| hold.why).unwrap_or_default()
 }
 
-async fn connect(nats: &Nats, user: &str) -> Wire {
+pub async fn connect(nats: &Nats, user: &str) -> Wire {
     let (url, password) = (nats.url(), nats.password(user));
     Wire::connect(&Login { url, user: user.to_owned(), password }).await.unwrap()
 }

@@ -4,3 +4,5 @@ mod converge;
 mod hold;
 mod house;
 mod poison;
+
+pub use house::connect;

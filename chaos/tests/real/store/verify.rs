@@ -4,7 +4,7 @@ use super::{Target, at};
 use domain::{EntityId, Timestamp};
 use store::{
     Database,
-    verify::{Change, Report, compare},
+    verify::{Change, Comparison, Recent, Refused, Report},
 };
 
 const ROWS: i64 = 1_000_000;
@@ -34,7 +34,9 @@ async fn pair(rows: i64) -> (Target, Target) {
 }
 
 async fn report(a: &Target, b: &Target) -> Report {
-    compare(&a.owner, &b.ingest, &a.org, cutoff()).await.unwrap()
+    let (recent, refused) = (Recent::since(cutoff()), &Refused::default());
+    let (reference, other, org) = (&a.owner, &b.ingest, &a.org);
+    Comparison { reference, other, org, recent, refused }.run(10).await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]

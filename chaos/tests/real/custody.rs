@@ -1,0 +1,233 @@
+//! Targets that somebody changed behind the platform's back, made equal again; targets filled from others.
+
+use domain::{Batch, Deletion, EntityId, Revision, Timestamp};
+use nats::publish::Outgoing;
+use serde_json::Value;
+use testkit::{
+    Database, Platform, eventually,
+    judge::{Numbered, payload},
+    platform::change,
+};
+
+fn of(device: &str, entity: i32, sent: u32) -> Numbered {
+    Numbered { device: device.to_owned(), entity, sent }
+}
+
+async fn everywhere(platform: &Platform, readings: &Numbered) {
+    for database in [&platform.primary, &platform.secondary] {
+        readings.arrives(database, "demo").await;
+    }
+}
+
+async fn run(database: &Database, sql: &str) {
+    change(&database.superuser(), sql).await;
+}
+
+fn verify(platform: &Platform, arguments: &[&str]) -> Value {
+    let output = platform.command(&[&["verify", "--json"], arguments].concat());
+    let text = String::from_utf8_lossy(&output.stdout);
+    let verdict: Value = serde_json::from_str(&text)
+        .unwrap_or_else(|_| panic!("{text}{}", String::from_utf8_lossy(&output.stderr)));
+    assert_eq!(verdict["equal"], output.status.success(), "{verdict}");
+    verdict
+}
+
+/// Fingerprint of an org's tables, leaving out what a test touched.
+async fn fingerprint(database: &Database) -> (i64, i64, i64) {
+    let mut connection = testkit::platform::connect(&database.superuser()).await.unwrap();
+    sqlx::query_as(
+        "select count(*), bit_xor(hash_record_extended(v, 0)), \
+            (select bit_xor(hash_record_extended(c, 0)) from core.values_demo_current c) \
+         from core.values_demo v",
+    )
+    .fetch_one(&mut connection)
+    .await
+    .unwrap()
+}
+
+/// Rows deleted, changed and added, in either target, and current values too. The stream knows what is right.
+#[tokio::test]
+async fn what_somebody_changed_is_found_to_the_hour_and_repaired() {
+    const SENT: u32 = 12_000;
+    let platform = Platform::start("").await;
+    let (_bridge, _ingest) = (platform.service("bridge"), platform.service("ingest"));
+    let (_, entity) = platform.add_device("CUST-1");
+    platform.publish("devices/CUST-1/telemetry", (0..SENT).map(payload)).await;
+    everywhere(&platform, &of("CUST-1", entity, SENT)).await;
+    assert_eq!(verify(&platform, &[])["equal"], true);
+    let (primary, secondary) = (&platform.primary, &platform.secondary);
+    let before = fingerprint(primary).await;
+    assert_eq!(before, fingerprint(secondary).await);
+
+    let table = "core.values_demo";
+    let of_entity = format!("entity_id = {entity} and value_n");
+    run(secondary, &format!("delete from {table} where {of_entity} between 10 and 19")).await;
+    run(secondary, &format!("update {table} set value_n = -1 where {of_entity} = 5000")).await;
+    run(primary, &format!("update {table} set value_n = -2 where {of_entity} = 5001")).await;
+    run(primary, &format!("delete from {table} where {of_entity} = 9000")).await;
+    // With a version that nothing can beat.
+    let higher = "version = version + 5, accepted_at = accepted_at + interval '3 days'";
+    run(primary, &format!("update {table} set value_n = -3, {higher} where {of_entity} = 7")).await;
+    run(secondary, &format!("update {table}_current set value_n = 77 where entity_id = {entity}"))
+        .await;
+    run(primary, &format!("delete from {table}_current where entity_id = {entity}")).await;
+    let plant = |value: i32| {
+        format!(
+            "insert into {table} (entity_id, ts, value_n, accepted_at, version) \
+             select entity_id, ts + interval '1 ms', {value}, accepted_at, version + 1 \
+             from {table} where {of_entity} = 42"
+        )
+    };
+    run(secondary, &plant(666)).await;
+
+    let found = verify(&platform, &[]);
+    let differing = found["compared"][0]["differing"].as_array().unwrap();
+    let sum = |what: &str| differing.iter().map(|hour| hour[what].as_u64().unwrap()).sum::<u64>();
+    assert_eq!((sum("missing"), sum("extra"), sum("changed")), (10, 2, 3), "{found}");
+    let hours: Vec<&str> = differing.iter().map(|hour| hour["hour"].as_str().unwrap()).collect();
+    let expected = ["2026-01-01T00:00:00Z", "2026-01-01T01:00:00Z", "2026-01-01T02:00:00Z"];
+    assert_eq!(hours, expected, "{found}");
+    assert_eq!(found["stale"].as_array().unwrap().len(), 2, "{found}");
+
+    let repaired = verify(&platform, &["--repair"]);
+    let told = &repaired["repaired"][0];
+    assert_eq!(told["unexplained"]["count"], 1, "{repaired}");
+    assert_eq!(repaired["equal"], false, "what nothing explains is left");
+    let pruned = verify(&platform, &["--repair", "--prune"]);
+    assert_eq!((&pruned["equal"], &pruned["repaired"][0]["pruned"]), (&true.into(), &1.into()));
+    for database in [primary, secondary] {
+        assert_eq!(fingerprint(database).await, before, "the rest is as it was");
+    }
+    let listed = platform.succeed(&["targets", "list"]);
+    let line = listed.lines().find(|line| line.starts_with("secondary")).unwrap();
+    assert!(line.contains("yes, at "), "{listed}");
+}
+
+/// The stream does not reach back: the higher version counts, and of equal ones the primary's. A row that one
+/// target refused is explained.
+#[tokio::test]
+async fn where_the_stream_does_not_reach_versions_decide() {
+    let limits = "streams.readings_max_bytes = 2000000\nretention.high_water_percent = 1\n";
+    let platform = Platform::start(limits).await;
+    let (_bridge, _ingest) = (platform.service("bridge"), platform.service("ingest"));
+    let (_, entity) = platform.add_device("CUST-2");
+    let low = "alter table core.values_demo add constraint low check (value_n <> 11)";
+    change(&platform.secondary.owner(), low).await;
+    platform.publish("devices/CUST-2/telemetry", (0..1_000).map(payload)).await;
+    let readings = of("CUST-2", entity, 1_000);
+    readings.arrives(&platform.primary, "demo").await;
+    eventually("the letter", || async {
+        let letters = platform.succeed(&["dead-letters", "list", "--json"]);
+        let status: Value = serde_json::from_str(&platform.succeed(&["status", "--json"])).unwrap();
+        let telemetry = status["streams"][2]["messages"].as_u64();
+        if letters.contains("low") && telemetry == Some(0) {
+            Ok(())
+        } else {
+            Err(status.to_string())
+        }
+    })
+    .await;
+    let explained = verify(&platform, &[]);
+    assert_eq!(
+        (&explained["equal"], &explained["compared"][0]["refused"]),
+        (&true.into(), &1.into())
+    );
+
+    let of_entity = format!("entity_id = {entity} and value_n");
+    let table = "core.values_demo";
+    run(&platform.secondary, &format!("delete from {table} where {of_entity} = 20")).await;
+    run(&platform.secondary, &format!("update {table} set value_n = -1 where {of_entity} = 30"))
+        .await;
+    run(&platform.primary, &format!("delete from {table} where {of_entity} = 40")).await;
+    let repaired = verify(&platform, &["--repair"]);
+    assert_eq!(repaired["equal"], true, "{repaired}");
+    let told = &repaired["repaired"][0];
+    assert_eq!((&told["settled"]["count"], &told["unexplained"]["count"]), (&1.into(), &0.into()));
+    assert_eq!(told["rows"], serde_json::json!({ "primary": 1, "secondary": 2 }));
+    readings.arrives(&platform.primary, "demo").await;
+    assert_eq!(repaired["compared"][0]["refused"], 1, "{repaired}");
+}
+
+/// A third database under load: the stream gives what it still has, the primary the rest; killed twice.
+#[tokio::test]
+async fn a_third_target_is_filled_from_the_primary_while_readings_flow() {
+    const OLD: u32 = 30_000;
+    const NEW: u32 = 6_000;
+    let limits = "streams.readings_max_bytes = 4000000\nretention.high_water_percent = 1\n";
+    let platform = Platform::start(limits).await;
+    let (_bridge, mut ingest) = (platform.service("bridge"), platform.service("ingest"));
+    let (_, entity) = platform.add_device("CUST-3");
+    platform.publish("devices/CUST-3/telemetry", (0..OLD).map(payload)).await;
+    everywhere(&platform, &of("CUST-3", entity, OLD)).await;
+    // What was deleted must not come back: the first thousand.
+    let wire = crate::ingest::connect(&platform.nats, "bridge").await;
+    let deletion = Deletion {
+        origin: None,
+        revision: Revision(0),
+        entities: vec![EntityId(entity)],
+        from: Timestamp::parse_rfc3339("2026-01-01T00:00:00Z").unwrap(),
+        to: Timestamp::parse_rfc3339("2026-01-01T00:16:40Z").unwrap(),
+    };
+    let batch = Batch { deletions: vec![deletion], ..Batch::default() };
+    let message = Outgoing::without_id("telemetry.demo.test", nats::envelope::encode(&batch));
+    nats::publish::publish(&wire, message).await.unwrap();
+    let rows = async |database: &Database| {
+        let mut connection = testkit::platform::connect(&database.superuser()).await.unwrap();
+        let sql = format!("select count(*) from core.values_demo where entity_id = {entity}");
+        sqlx::query_scalar::<_, i64>(sqlx::AssertSqlSafe(sql)).fetch_one(&mut connection).await
+    };
+    for database in [&platform.primary, &platform.secondary] {
+        eventually("the deletion", || async {
+            match rows(database).await {
+                Ok(count) if count == i64::from(OLD) - 1_000 => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        })
+        .await;
+    }
+    eventually("the stream is empty", || async {
+        let status: Value = serde_json::from_str(&platform.succeed(&["status", "--json"])).unwrap();
+        let bytes = status["streams"][2]["bytes"].as_u64().unwrap();
+        if bytes < 40_000 { Ok(()) } else { Err(bytes.to_string()) }
+    })
+    .await;
+    ingest.stop().await;
+    let third = platform.secondary_cluster.database().await;
+    platform.configure(&format!(
+        "{limits}targets.third.url = {:?}\ntargets.third.owner_url = {:?}\n",
+        third.ingest_url(),
+        third.owner_url()
+    ));
+    platform.succeed(&["migrate"]);
+    let _ingest = platform.service("ingest");
+    platform.publish("devices/CUST-3/telemetry", (OLD..OLD + NEW).map(payload)).await;
+    let backfill = ["targets", "backfill", "third", "--from", "primary"];
+    eventually("the third has tables", || async {
+        rows(&third).await.map(drop).map_err(|error| error.to_string())
+    })
+    .await;
+    for _ in 0..2 {
+        let mut child = platform.begin(&backfill);
+        let before = rows(&third).await.unwrap();
+        eventually("it has begun", || async {
+            match rows(&third).await.unwrap() {
+                more if more > before + 100 => Ok(()),
+                same => Err(same.to_string()),
+            }
+        })
+        .await;
+        let _ = child.kill().await;
+    }
+    let told = platform.succeed(&backfill);
+    assert!(told.contains("done in"), "{told}");
+    let again = platform.succeed(&backfill);
+    assert!(again.contains(" 0 new in third"), "{again}");
+    eventually("all of it", || async {
+        match rows(&third).await.unwrap() {
+            count if count == i64::from(OLD + NEW) - 1_000 => Ok(()),
+            other => Err(other.to_string()),
+        }
+    })
+    .await;
+    assert_eq!(verify(&platform, &[])["equal"], true);
+}

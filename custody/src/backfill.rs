@@ -1,0 +1,80 @@
+//! Filling one target from another, while live readings flow into both: what it writes obeys the merge rule
+//! like everything, so what was deleted, or came later, stays as it is.
+
+use crate::{Fault, compare::Target};
+use domain::{Timestamp, Work};
+use store::{
+    OrgRef, Writer,
+    read::{self, Key},
+    verify::{self, Recent, deletions},
+};
+
+/// Rows of one piece.
+const PIECE: usize = 20_000;
+/// Deletions of one.
+const DELETIONS: usize = 1_000;
+
+/// How far it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Progress {
+    /// Rows that were looked at.
+    pub looked_at: u64,
+    /// All there are, as far as the database knows.
+    pub all: u64,
+    /// Rows that were new to the target, or newer.
+    pub written: u64,
+    /// Deletions that were new to it.
+    pub deletions: u64,
+}
+
+/// Fills an org of a target. Pieces that both have alike are not written: begun anew, it goes on where it
+/// was. `progress` is told after each piece.
+pub async fn fill(
+    org: &OrgRef,
+    from: Target<'_>,
+    to: Target<'_>,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Progress, Fault> {
+    let writer = Writer::new(to.database.clone());
+    let mut done = Progress {
+        all: read::estimate(from.database, org).await.map_err(from.fault())?,
+        ..Progress::default()
+    };
+    // Before the rows, so that none comes back.
+    let mut behind = None;
+    loop {
+        let (a, b) = (from.database, to.database);
+        let found = deletions(a, b, org, Recent::since(Timestamp::MAX), behind, DELETIONS).await;
+        let found = found.map_err(to.fault())?;
+        let newer = found.iter().filter_map(|(ours, theirs)| {
+            let ours = (*ours)?;
+            theirs.is_none_or(|theirs| theirs.version < ours.version).then_some(ours)
+        });
+        let work = Work { deletions: newer.collect(), ..Work::default() };
+        if !work.deletions.is_empty() {
+            let _ = writer.write(org, &work).await.map_err(to.fault())?;
+            done.deletions += work.deletions.len() as u64;
+        }
+        let last = found.last().and_then(|(ours, theirs)| ours.or(*theirs));
+        behind = last.map(|last| (last.entity, last.from, last.to));
+        if found.len() < DELETIONS {
+            break;
+        }
+    }
+    let mut after: Option<Key> = None;
+    loop {
+        let rows = read::page(from.database, org, after, PIECE).await.map_err(from.fault())?;
+        let (Some(first), Some(last)) = (rows.first(), rows.last()) else { return Ok(done) };
+        let span = ((first.entity, first.ts), (last.entity, last.ts));
+        after = Some(span.1);
+        done.looked_at += rows.len() as u64;
+        let theirs = verify::span(to.database, org, span).await.map_err(to.fault())?;
+        let ours = verify::span(from.database, org, span).await.map_err(from.fault())?;
+        if ours != theirs {
+            let work = Work { rows, ..Work::default() };
+            let written = writer.write(org, &work).await.map_err(to.fault())?;
+            done.written += written.counts().changed;
+        }
+        progress(done);
+    }
+}

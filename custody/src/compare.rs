@@ -1,0 +1,163 @@
+//! Are two targets equal, and each in itself?
+
+use crate::Fault;
+use domain::{Batch, EntityId, Letter, OrgKey, RowVersion, Stage, TargetName, Timestamp, Work};
+use nats::{
+    Wire, envelope,
+    letters::{self, Filter},
+};
+use store::{
+    Database, OrgRef,
+    verify::{self, Comparison, Recent, Refused, Report, deletions, stale_current},
+};
+
+/// Letters that are looked at in one go.
+const PAGE: usize = 1_000;
+/// Differing deletions that are counted.
+pub const MOST_DELETIONS: usize = 10_000;
+
+/// A target.
+#[derive(Clone, Copy)]
+pub struct Target<'a> {
+    /// Its name.
+    pub name: &'a TargetName,
+    /// Its database.
+    pub database: &'a Database,
+}
+
+impl Target<'_> {
+    /// A fault of this target.
+    pub(crate) fn fault(&self) -> impl Fn(store::Fault) -> Fault + use<> {
+        let name = self.name.clone();
+        move |fault| Fault::Target(name.clone(), fault)
+    }
+}
+
+/// One org in one target, held against the primary.
+#[derive(Clone, Copy)]
+pub struct Pair<'a> {
+    /// The stream server.
+    pub wire: &'a Wire,
+    /// Whose readings.
+    pub org: &'a OrgRef,
+    /// The primary.
+    pub primary: Target<'a>,
+    /// The other.
+    pub other: Target<'a>,
+    /// What may be on its way to one of the two: it is left out.
+    pub recent: Recent,
+}
+
+/// What differs between the two.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Compared {
+    /// Rows, by hour.
+    pub report: Report,
+    /// Deletions that only one has, or both with other versions; [`MOST_DELETIONS`] at most.
+    pub deletions: usize,
+}
+
+impl Compared {
+    /// Whether both hold the same.
+    pub fn is_equal(&self) -> bool {
+        self.report.differing.is_empty() && self.deletions == 0
+    }
+}
+
+impl<'a> Pair<'a> {
+    /// What is compared, for `store`.
+    pub(crate) fn comparison(&self, refused: &'a Refused) -> Comparison<'a> {
+        Comparison {
+            reference: self.primary.database,
+            other: self.other.database,
+            org: self.org,
+            recent: self.recent,
+            refused,
+        }
+    }
+
+    /// Compares; each differing hour with at most `samples` of its keys.
+    pub async fn compare(&self, samples: usize) -> Result<Compared, Fault> {
+        let refused = self.refused().await?;
+        let (a, b) = (self.primary.database, self.other.database);
+        let fault = self.other.fault();
+        let most = MOST_DELETIONS;
+        let deletions = deletions(a, b, self.org, self.recent, None, most).await.map_err(&fault)?;
+        let report = verify_rows(self, &refused, samples).await.map_err(&fault)?;
+        Ok(Compared { report, deletions: deletions.len() })
+    }
+
+    /// Rows that one of the two refused, by their letters.
+    pub(crate) async fn refused(&self) -> Result<Refused, Fault> {
+        let mut refused = Refused::default();
+        let org = Some(Some(self.org.key.clone()));
+        let filter = Filter { stage: Some(Stage::Ingest), org, ..Filter::default() };
+        let (newest, mut after) = (letters::newest(self.wire).await?, 0);
+        loop {
+            let page = letters::page(self.wire, &filter, (after, newest), (PAGE, PAGE)).await?;
+            for letter in page.letters.into_iter().filter_map(|filed| filed.letter.ok()) {
+                let of = |target: Target<'_>| letter.target.as_ref() == Some(target.name);
+                let by = if of(self.primary) {
+                    &mut refused.by_reference
+                } else if of(self.other) {
+                    &mut refused.by_other
+                } else {
+                    continue;
+                };
+                by.extend(rows(self.wire, &letter).await?);
+            }
+            match page.next {
+                Some(next) => after = next,
+                None => return Ok(refused),
+            }
+        }
+    }
+}
+
+async fn verify_rows(
+    pair: &Pair<'_>,
+    refused: &Refused,
+    samples: usize,
+) -> Result<Report, store::Fault> {
+    pair.comparison(refused).run(samples).await
+}
+
+/// The rows that a letter is about: one, or those of a message that could not be read as it was.
+async fn rows(
+    wire: &Wire,
+    letter: &Letter,
+) -> Result<Vec<(EntityId, Timestamp, RowVersion)>, Fault> {
+    if let Some(row) = named(letter) {
+        return Ok(vec![row]);
+    }
+    let Some(original) = letters::original(wire, letter).await? else { return Ok(Vec::new()) };
+    let Ok(batch) = envelope::decode::<Batch>(&original.body) else { return Ok(Vec::new()) };
+    let mut work = Work::default();
+    if work.add(batch, original.position).is_err() {
+        return Ok(Vec::new());
+    }
+    let row = work.rows.into_iter().nth(original.row);
+    Ok(row.map(|row| (row.entity, row.ts, row.version)).into_iter().collect())
+}
+
+/// The row that a letter names itself.
+fn named(letter: &Letter) -> Option<(EntityId, Timestamp, RowVersion)> {
+    let row: serde_json::Value = serde_json::from_str(letter.row.as_deref()?).ok()?;
+    let entity = EntityId(row["entity_id"].as_i64()?.try_into().ok()?);
+    let ts = Timestamp::parse_rfc3339(row["ts"].as_str()?)?;
+    let revision = domain::Revision(letter.revision);
+    Some((entity, ts, RowVersion::new(&letter.origin?, revision).ok()?))
+}
+
+/// Entities of an org whose current row in a target is not their newest.
+pub async fn stale(target: Target<'_>, org: &OrgRef) -> Result<Vec<EntityId>, Fault> {
+    stale_current(target.database, org).await.map_err(target.fault())
+}
+
+/// The orgs that a target knows, of those that are asked about.
+pub async fn orgs(target: Target<'_>, wanted: &[OrgKey]) -> Result<Vec<OrgRef>, Fault> {
+    let known = store::read::orgs(target.database).await.map_err(target.fault())?;
+    Ok(known.into_iter().filter(|org| wanted.contains(&org.key)).collect())
+}
+
+pub use verify::{Change, Difference, Sample};

@@ -1,0 +1,21 @@
+//! Where every reading is, and making it so: targets compared and repaired, filled from one another, and the
+//! way of one reading followed. For the command line and for services that answer such questions.
+
+pub mod backfill;
+pub mod compare;
+pub mod repair;
+mod truth;
+
+/// Why a question has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Fault {
+    /// The stream server is away or refuses.
+    #[error(transparent)]
+    Stream(#[from] nats::model::ModelFault),
+    /// The same, of a letter or a message.
+    #[error(transparent)]
+    Message(#[from] nats::PublishFault),
+    /// A database is away or refuses.
+    #[error("target {0}: {1}")]
+    Target(domain::TargetName, store::Fault),
+}

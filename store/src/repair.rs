@@ -1,0 +1,138 @@
+//! Making a target what it should be, beside the merge rule: what somebody changed behind the platform's back
+//! keeps its version, so no upsert would mend it.
+//!
+//! Each change names the version that it expects, under the org's exclusive lock: what came in meanwhile is
+//! never touched. Done twice, it is done once.
+
+use crate::{
+    connect::{Database, answered},
+    fault::{Fault, classify},
+    org::OrgRef,
+    write::{current, deletions::restore, open::ORG_LOCK, staging},
+};
+use domain::{DeletionRow, EntityId, Row, RowVersion, Timestamp};
+use sqlx::{AssertSqlSafe, PgConnection, postgres::PgBindIterExt};
+
+/// One key to be mended.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Mend {
+    /// Whose row.
+    pub entity: EntityId,
+    /// Of which moment.
+    pub ts: Timestamp,
+    /// The version that stands there; `None`: no row does.
+    pub expected: Option<RowVersion>,
+    /// What is to stand there; `None`: nothing.
+    pub row: Option<Row>,
+}
+
+/// Most keys of one transaction: others wait while it holds the org's lock.
+pub const MOST: usize = 5_000;
+
+/// Mends at most [`MOST`] keys of an org. What a deletion covers is not put back.
+pub async fn mend(database: &Database, org: &OrgRef, mends: &[Mend]) -> Result<(), Fault> {
+    debug_assert!(mends.len() <= MOST, "a transaction has a limit");
+    exclusive(database, org, async |connection| {
+        let mut rows: Vec<Row> = mends.iter().filter_map(|mend| mend.row.clone()).collect();
+        domain::merge::tidy(&mut rows);
+        staging::fill(connection, "", &rows).await?;
+        staging::drop_deleted(connection, org).await?;
+        let known = || mends.iter().filter_map(|mend| Some((mend, mend.expected?)));
+        let times = || known().map(|(mend, _)| mend.ts);
+        if let (Some(first), Some(last)) = (times().min(), times().max()) {
+            let sql = format!(
+                "delete from {} v using unnest($1::integer[], $2::timestamptz[], $3::timestamptz[], \
+                    $4::bigint[]) as k (entity_id, ts, accepted_at, version) \
+                 where v.entity_id = k.entity_id and v.ts = k.ts and v.accepted_at = k.accepted_at \
+                    and v.version = k.version and v.ts between $5 and $6",
+                org.values()
+            );
+            sqlx::query(AssertSqlSafe(sql))
+                .bind(known().map(|(mend, _)| mend.entity.0).bind_iter())
+                .bind(times().map(Timestamp::to_chrono).bind_iter())
+                .bind(known().map(|(_, version)| version.accepted_at.to_chrono()).bind_iter())
+                .bind(known().map(|(_, version)| version.packed).bind_iter())
+                .bind(first.to_chrono())
+                .bind(last.to_chrono())
+                .execute(&mut *connection)
+                .await?;
+        }
+        staging::merge(connection, org).await?;
+        let mut entities: Vec<i32> = mends.iter().map(|mend| mend.entity.0).collect();
+        entities.sort_unstable();
+        entities.dedup();
+        renew_current(connection, org, &entities).await
+    })
+    .await
+}
+
+/// Makes the current row of each entity its newest one.
+pub async fn restore_current(
+    database: &Database,
+    org: &OrgRef,
+    entities: &[EntityId],
+) -> Result<(), Fault> {
+    let entities: Vec<i32> = entities.iter().map(|entity| entity.0).collect();
+    exclusive(database, org, async |connection| renew_current(connection, org, &entities).await)
+        .await
+}
+
+async fn renew_current(
+    connection: &mut PgConnection,
+    org: &OrgRef,
+    entities: &[i32],
+) -> sqlx::Result<()> {
+    current::forget(connection, org, entities).await?;
+    restore(connection, org, entities).await
+}
+
+/// Takes deletions out of the record that nothing explains. What they took is not put back by this.
+pub async fn forget_deletions(
+    database: &Database,
+    org: &OrgRef,
+    deletions: &[DeletionRow],
+) -> Result<(), Fault> {
+    exclusive(database, org, async |connection| {
+        let all = || deletions.iter();
+        sqlx::query(
+            "delete from core.deletions d using unnest($1::integer[], $2::timestamptz[], \
+                $3::timestamptz[], $4::bigint[]) as k (entity_id, ts_from, ts_to, version) \
+             where d.org_id = $5 and d.entity_id = k.entity_id and d.ts_from = k.ts_from \
+                and d.ts_to = k.ts_to and d.version = k.version",
+        )
+        .bind(all().map(|it| it.entity.0).bind_iter())
+        .bind(all().map(|it| it.from.to_chrono()).bind_iter())
+        .bind(all().map(|it| it.to.to_chrono()).bind_iter())
+        .bind(all().map(|it| it.version.packed).bind_iter())
+        .bind(org.id.0)
+        .execute(connection)
+        .await
+        .map(drop)
+    })
+    .await
+}
+
+/// A transaction under the org's exclusive lock, also into compressed history.
+async fn exclusive(
+    database: &Database,
+    org: &OrgRef,
+    work: impl AsyncFnOnce(&mut PgConnection) -> sqlx::Result<()>,
+) -> Result<(), Fault> {
+    let millis = database.limits.deletion.as_millis();
+    let begin = format!(
+        "begin isolation level read committed; set local statement_timeout = {millis}; \
+         set local timescaledb.max_tuples_decompressed_per_dml_transaction = 0; \
+         select true from pg_advisory_xact_lock({ORG_LOCK}, {})",
+        org.id
+    );
+    let mut connection = database.borrow().await?;
+    let transaction = async {
+        let held = &mut *connection.held;
+        sqlx::raw_sql(AssertSqlSafe(begin)).execute(&mut *held).await.map_err(|e| classify(&e))?;
+        work(&mut *held).await.map_err(|error| classify(&error))?;
+        sqlx::raw_sql("commit").execute(held).await.map_err(|error| classify(&error))
+    };
+    answered(database.patience(true), transaction).await?;
+    connection.give_back();
+    Ok(())
+}
