@@ -22,6 +22,7 @@ mod status;
 mod table;
 mod targets;
 mod token;
+mod trace;
 mod transactions;
 mod up;
 mod user;
@@ -99,6 +100,8 @@ enum Command {
     Healthy(healthy::HealthyArgs),
     /// Compare the targets: the same rows in each, by org and hour?
     Verify(verify::VerifyArgs),
+    /// Where one reading is, and how it got there: from the message to its row in every target
+    Trace(trace::TraceArgs),
     /// Databases that receive everything: how far each is; let one go, take one back
     #[command(subcommand)]
     Targets(targets::TargetsCommand),
@@ -190,6 +193,7 @@ async fn run(command: Command, globals: &Globals) -> anyhow::Result<ExitCode> {
         Command::Replay(args) => replay::run(args, globals).await,
         Command::Healthy(args) => healthy::run(&args, globals).await,
         Command::Verify(args) => verify::run(&args, globals).await,
+        Command::Trace(args) => trace::run(&args, globals).await,
         Command::Targets(command) => targets::run(command, globals).await,
         Command::Config(args) => settings::run(&args, globals),
         Command::Migrate(args) => migrate::run(&args, globals).await,

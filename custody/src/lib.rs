@@ -4,6 +4,7 @@
 pub mod backfill;
 pub mod compare;
 pub mod repair;
+pub mod trace;
 mod truth;
 
 /// Why a question has no answer.

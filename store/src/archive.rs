@@ -4,10 +4,15 @@ use crate::{
     connect::{Database, answered},
     copy::{copy, field, fields, optional, time},
     fault::{Fault, Verdict, classify},
+    read::moment,
     write::Committed,
 };
-use domain::{Position, raw::RawMessage};
-use sqlx::{AssertSqlSafe, PgConnection};
+use chrono::{DateTime, Utc};
+use domain::{
+    DeviceId, OrgKey, Position, Timestamp, TypeId,
+    raw::{ProfileRef, RawMessage, Sender},
+};
+use sqlx::{AssertSqlSafe, PgConnection, Row as _};
 use std::borrow::Cow;
 
 const TABLE: &str = "core.telemetry_raw";
@@ -28,6 +33,50 @@ pub struct Entry<'m> {
     pub index: u16,
     /// The message.
     pub message: RawMessage<'m>,
+}
+
+/// A message of the archive by its place in `RAW`, and when it was accepted, where that is known: then only
+/// a part of the archive is looked at.
+pub async fn find(
+    database: &Database,
+    sequence: u64,
+    index: u16,
+    accepted_at: Option<Timestamp>,
+) -> Result<Option<(Position, RawMessage<'static>)>, Fault> {
+    let sql = format!(
+        "select {COLUMNS} from {TABLE} where sequence = $1 and index = $2 \
+         and ($3::timestamptz is null or accepted_at = $3) limit 1"
+    );
+    let asked = sqlx::query(AssertSqlSafe(sql))
+        .bind(sequence as i64)
+        .bind(i32::from(index))
+        .bind(accepted_at.map(Timestamp::to_chrono))
+        .fetch_optional(&database.pool);
+    let Some(row) = answered(database.patience(false), asked).await? else { return Ok(None) };
+    let (org, device): (Option<String>, Option<String>) = (row.try_get(4)?, row.try_get(5)?);
+    let (kind, version): (Option<String>, Option<i32>) = (row.try_get(6)?, row.try_get(7)?);
+    // What can't have been written is read as a sender that nobody knew.
+    let sender = || {
+        let id = TypeId::parse(&kind?).ok()?;
+        let profile = ProfileRef { id, version: version?.try_into().ok()? };
+        Some(Sender {
+            org: OrgKey::parse(&org?).ok()?,
+            device: DeviceId::parse(&device?).ok()?,
+            profile,
+        })
+    };
+    let stored_at = moment(row.try_get::<DateTime<Utc>, _>(0)?)?;
+    let message = RawMessage {
+        name: row.try_get::<String, _>(8)?.into(),
+        sender: sender(),
+        content_type: row.try_get::<String, _>(9)?.into(),
+        received_at: moment(row.try_get::<DateTime<Utc>, _>(3)?)?,
+        session: row.try_get::<i64, _>(10)? as u64,
+        packet_id: row.try_get::<i32, _>(11)? as u16,
+        number: row.try_get::<i64, _>(12)? as u64,
+        payload: row.try_get::<Vec<u8>, _>(13)?.into(),
+    };
+    Ok(Some((Position { sequence, stored_at }, message)))
 }
 
 /// Adds messages; those that are there already stay as they are.

@@ -97,6 +97,47 @@ pub async fn page(
     rows.iter().map(decode).collect()
 }
 
+/// When the row under a key was committed; `None` where the database does not keep that
+/// (`track_commit_timestamp`), or not any more.
+pub async fn committed_at(
+    database: &Database,
+    org: &OrgRef,
+    (entity, ts): Key,
+) -> Option<Timestamp> {
+    let sql = format!(
+        "select pg_xact_commit_timestamp(xmin) from {} where entity_id = $1 and ts = $2",
+        org.values()
+    );
+    let asked = sqlx::query_as(AssertSqlSafe(sql))
+        .bind(entity.0)
+        .bind(ts.to_chrono())
+        .fetch_optional(&database.pool);
+    let found: Option<(Option<DateTime<Utc>>,)> =
+        answered(database.patience(false), asked).await.ok()?;
+    found?.0.and_then(|at| moment(at).ok())
+}
+
+/// The highest version of a deletion that takes a row away; `None`: none does.
+pub async fn deletion_over(
+    database: &Database,
+    org: &OrgRef,
+    row: &Row,
+) -> Result<Option<RowVersion>, Fault> {
+    let sql = "select accepted_at, version from core.deletions \
+        where org_id = $1 and entity_id = $2 and ts_from <= $3 and $3 < ts_to \
+          and (accepted_at, version) > ($4, $5) order by 1 desc, 2 desc limit 1";
+    let asked = sqlx::query_as(sql)
+        .bind(org.id.0)
+        .bind(row.entity.0)
+        .bind(row.ts.to_chrono())
+        .bind(row.version.accepted_at.to_chrono())
+        .bind(row.version.packed)
+        .fetch_optional(&database.pool);
+    let found: Option<(DateTime<Utc>, i64)> = answered(database.patience(false), asked).await?;
+    let version = |(at, packed)| Ok::<_, Fault>(RowVersion { accepted_at: moment(at)?, packed });
+    found.map(version).transpose()
+}
+
 /// How many rows an org has, as far as the database's statistics tell.
 pub async fn estimate(database: &Database, org: &OrgRef) -> Result<u64, Fault> {
     // A hypertable's own row tells nothing; its chunks inherit from it.

@@ -231,3 +231,109 @@ async fn a_third_target_is_filled_from_the_primary_while_readings_flow() {
     .await;
     assert_eq!(verify(&platform, &[])["equal"], true);
 }
+
+/// Runs `trace`; what it tells, and whether it found everything.
+fn trace(platform: &Platform, arguments: &[&str]) -> (Vec<Value>, bool) {
+    let output = platform.command(&[&["trace", "--json"], arguments].concat());
+    let text = String::from_utf8_lossy(&output.stdout);
+    let told: Vec<Value> = serde_json::from_str(&text)
+        .unwrap_or_else(|_| panic!("{text}{}", String::from_utf8_lossy(&output.stderr)));
+    (told, output.status.success())
+}
+
+fn fates(reading: &Value) -> [&str; 2] {
+    ["primary", "secondary"].map(|target| reading["targets"][target]["fate"].as_str().unwrap())
+}
+
+#[tokio::test]
+async fn a_reading_is_followed_to_its_rows_and_to_what_became_of_it_instead() {
+    let platform = Platform::start("").await;
+    let (_bridge, _ingest) = (platform.service("bridge"), platform.service("ingest"));
+    let (_, entity) = platform.add_device("TRACE-1");
+    let topic = "devices/TRACE-1/telemetry";
+    platform.publish(topic, (0..10).map(payload)).await;
+    everywhere(&platform, &of("TRACE-1", entity, 10)).await;
+    let at = ["--device", "TRACE-1", "--metric", "temperature", "--at"];
+    let moment = |second: u32| format!("2026-01-01T00:00:{second:02}Z");
+    let ask = |second: u32| trace(&platform, &[&at[..], &[&moment(second)]].concat());
+    let (told, found) = ask(3);
+    assert!(found && told.len() == 1, "{told:?}");
+    let reading = &told[0]["readings"][0];
+    assert_eq!((fates(reading), &reading["value_n"]), (["stored"; 2], &3.0.into()), "{told:?}");
+    assert!(reading["targets"]["secondary"]["committed_at"].is_string(), "{reading}");
+    assert_eq!(told[0]["received"]["device_type"], "temperature-sensor");
+    let (raw, telemetry) =
+        (told[0]["received"]["message"].clone(), told[0]["published"][0]["message"].clone());
+    let text = platform.succeed(&["trace", raw.as_str().unwrap()]);
+    for part in ["received ", "RAW ", "TELEMETRY ", "temperature) at", "secondary"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    let (all, _) = trace(&platform, &[telemetry.as_str().unwrap()]);
+    let all = all[0]["readings"].as_array().unwrap();
+    assert!(all.iter().any(|other| other["ts"] == reading["ts"]), "{all:?}");
+
+    // Corrected: the first one was superseded by the second.
+    platform.publish(topic, [payload(3).replace(":3}", ":0.5}")]).await;
+    eventually("the correction", || async {
+        let (told, _) = ask(3);
+        let reading = &told[0]["readings"][0];
+        let done = reading["value_n"] == 0.5 && fates(reading) == ["stored"; 2];
+        if done { Ok(()) } else { Err(format!("{told:?}")) }
+    })
+    .await;
+    let (told, found) = trace(&platform, &[raw.as_str().unwrap()]);
+    let by = told[0]["readings"][0]["targets"]["primary"]["by"].as_str().unwrap();
+    assert!(found && by.starts_with("RAW-"), "{told:?}");
+    assert_eq!(fates(&told[0]["readings"][0]), ["superseded"; 2], "{told:?}");
+
+    // Behind the platform's back.
+    let at_4 = format!("where entity_id = {entity} and value_n = 4");
+    run(&platform.primary, &format!("update core.values_demo set value_n = 9 {at_4}")).await;
+    run(&platform.secondary, &format!("delete from core.values_demo {at_4}")).await;
+    let (told, found) = ask(4);
+    let reading = &told[0]["readings"][0];
+    assert!(!found && fates(reading) == ["stored", "lost"], "{told:?}");
+    assert_eq!(reading["targets"]["primary"]["changed"], true, "{told:?}");
+
+    // A stranger's, and one whose database is away.
+    platform.publish("devices/NOBODY/telemetry", [payload(1)]).await;
+    let letter = eventually("a letter", || async {
+        let letters = platform.succeed(&["dead-letters", "list", "--json"]);
+        let letters: Value = serde_json::from_str(&letters).unwrap();
+        letters.get(0).cloned().ok_or_else(|| "none".to_owned())
+    })
+    .await;
+    let source = format!("RAW-{}-{}", letter["source"]["sequence"], letter["source"]["row"]);
+    let (told, _) = trace(&platform, &[&source]);
+    assert_eq!(told[0]["letters"][0]["number"], letter["number"], "{told:?} {letter}");
+    platform.secondary_cluster.stop().await;
+    platform.publish(topic, [payload(20)]).await;
+    eventually("the primary has it", || async {
+        let (told, _) = ask(20);
+        let Some(story) = told.first() else { return Err("nothing".to_owned()) };
+        let reading = &story["readings"][0];
+        if fates(reading) == ["stored", "unknown"] { Ok(()) } else { Err(format!("{told:?}")) }
+    })
+    .await;
+    platform.secondary_cluster.launch().await;
+    assert!(!trace(&platform, &["RAW-999999-0"]).1);
+}
+
+#[tokio::test]
+async fn what_a_request_brought_is_found_by_its_id() {
+    let platform = Platform::start("").await;
+    let _ingest = platform.service("ingest");
+    let api = crate::api::Api::start(&platform).await;
+    let point = api.point(1, "Number").await;
+    let value = crate::api::number(point, "2026-01-01T00:00:00Z", 12.0);
+    let body = serde_json::json!({ "org_id": 1, "values": [value] });
+    let answer = api.post("/bulk/value", &body).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let id = answer.request_id;
+    let (told, found) = trace(&platform, &["--request-id", &id]);
+    assert!(found, "{told:?}");
+    assert_eq!(told[0]["published"][0]["request_id"], id.as_str());
+    assert_eq!(told[0]["readings"][0]["entity_id"], point);
+    let none = "00000000-0000-4000-8000-000000000000";
+    assert!(!trace(&platform, &["--request-id", none]).1);
+}

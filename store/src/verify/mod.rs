@@ -9,7 +9,7 @@ mod rows;
 
 pub use current::stale_current;
 pub use deletions::{DeletionPair, Range, deletions};
-pub use rows::{Change, Difference, Refused, Sample, compare_hour};
+pub use rows::{Change, Difference, Refused, Sample, compare_hour, same};
 
 use crate::{
     connect::{Database, answered},

@@ -161,7 +161,7 @@ fn judge((reference, other): Pair, recent: Recent) -> Option<Sample> {
 }
 
 /// Whether all columns are equal; a NaN is equal to itself, as in PostgreSQL.
-fn same(a: &Row, b: &Row) -> bool {
+pub fn same(a: &Row, b: &Row) -> bool {
     let number = |row: &Row| {
         row.values.n.map(|n| if n.is_nan() { f64::NAN.to_bits() } else { (n + 0.0).to_bits() })
     };

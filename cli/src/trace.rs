@@ -1,0 +1,363 @@
+//! `haystack trace`: where one reading is, and how it got there.
+
+use crate::{Globals, connect, databases};
+use anyhow::Context;
+use clap::Args;
+use custody::{
+    compare::Target,
+    trace::{Fate, Published, Reading, Received, Story, Tracer, of_request},
+};
+use domain::{DeviceId, EntityId, RowVersion, TargetName, Timestamp, directory::Directory};
+use serde_json::{Value, json};
+use std::process::ExitCode;
+use store::{Database, OrgRef};
+
+/// Messages of a device that are looked at where no row is found.
+const MESSAGES: usize = 50;
+/// How far from the moment that was asked for, in microseconds: ten minutes.
+const AROUND: i64 = 600_000_000;
+
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  haystack trace --device TS-001-2024 --at 2026-11-20T10:00:00Z
+  haystack trace --entity 17 --at 2026-11-20T10:00:00Z
+  haystack trace RAW-1042-3          the fourth device message of that message of RAW
+  haystack trace TELEMETRY-977       as POST /bulk/value answers
+  haystack trace --request-id 0192d3a0-7b5e-7cc1-9f3a-3b1f6f0f8a10
+
+Exit code 1: nothing was found, or a reading is nowhere.")]
+pub(crate) struct TraceArgs {
+    /// A message: RAW-SEQUENCE[-INDEX] or TELEMETRY-SEQUENCE
+    #[arg(conflicts_with_all = ["device", "entity", "request_id"])]
+    message: Option<String>,
+    /// Readings of this device
+    #[arg(long, requires = "at", conflicts_with = "entity")]
+    device: Option<DeviceId>,
+    /// Only this metric of it
+    #[arg(long, requires = "device")]
+    metric: Option<String>,
+    /// A reading of this entity
+    #[arg(long, requires = "at")]
+    entity: Option<i32>,
+    /// The moment of the reading, as the device gave it
+    #[arg(long, value_parser = moment)]
+    at: Option<Timestamp>,
+    /// What this request to the API brought (`dq-request-id`), within the last day
+    #[arg(long, conflicts_with_all = ["device", "entity"])]
+    request_id: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+fn moment(text: &str) -> Result<Timestamp, String> {
+    Timestamp::parse_rfc3339(text)
+        .ok_or_else(|| "a moment is expected, e.g. 2026-11-20T10:00:00Z".to_owned())
+}
+
+pub(crate) async fn run(args: &TraceArgs, globals: &Globals) -> anyhow::Result<ExitCode> {
+    let config = globals.load()?.config;
+    let wire = connect::now(&config, "operator").await?;
+    let directory = nats::model::load(&wire).await?;
+    let mut databases = databases::targets(&config, "trace")?;
+    databases.sort_by_key(|(name, _)| name != config.primary().0);
+    let targets: Vec<Target<'_>> = databases
+        .iter()
+        .map(|(name, database): &(TargetName, Database)| Target { name, database })
+        .collect();
+    let tracer = Tracer { wire: &wire, directory: &directory, targets: &targets };
+    let stories = stories(args, &tracer).await?;
+    if stories.is_empty() {
+        eprintln!("haystack: nothing was found");
+    }
+    if args.json {
+        let stories: Vec<Value> = stories.iter().map(as_json).collect();
+        println!("{}", serde_json::to_string_pretty(&stories)?);
+    } else {
+        for (number, story) in stories.iter().enumerate() {
+            if number > 0 {
+                println!();
+            }
+            print(story);
+        }
+    }
+    let lost = stories.is_empty() || stories.iter().any(Story::is_lost);
+    Ok(if lost { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+async fn stories(args: &TraceArgs, tracer: &Tracer<'_>) -> anyhow::Result<Vec<Story>> {
+    if let Some(message) = &args.message {
+        return by_message(message, tracer).await;
+    }
+    if let Some(id) = &args.request_id {
+        let day = -24 * 3_600_000_000;
+        let mut stories = Vec::new();
+        for sequence in of_request(tracer.wire, id, connect::now_here().plus_micros(day)).await? {
+            stories.extend(tracer.telemetry(sequence).await?);
+        }
+        return Ok(stories);
+    }
+    let at = args.at.context("what? See `haystack trace --help`")?;
+    if let Some(id) = args.entity {
+        let (org, entity) = of_entity(tracer.directory, EntityId(id))?;
+        return Ok(tracer.keys(&org, &[(entity, at)]).await?);
+    }
+    let device = args.device.as_ref().context("what? See `haystack trace --help`")?;
+    by_device(args, tracer, device, at).await
+}
+
+async fn by_message(text: &str, tracer: &Tracer<'_>) -> anyhow::Result<Vec<Story>> {
+    let parts: Vec<&str> = text.split(['-', ':', '.']).collect();
+    let number = |text: &str| text.parse::<u64>().ok();
+    let wrong = || format!("{text:?}: RAW-SEQUENCE[-INDEX] or TELEMETRY-SEQUENCE is expected");
+    match parts[..] {
+        ["RAW", sequence, index] => {
+            let index = index.parse().ok().with_context(wrong)?;
+            let story = tracer.raw(number(sequence).with_context(wrong)?, index).await?;
+            Ok(story.into_iter().collect())
+        }
+        ["RAW", sequence] => {
+            let sequence = number(sequence).with_context(wrong)?;
+            let mut stories = Vec::new();
+            while let Some(story) = tracer.raw(sequence, stories.len() as u16).await? {
+                stories.push(story);
+                if stories.len() == MESSAGES {
+                    eprintln!("haystack: the first {MESSAGES}; name others by their index");
+                    break;
+                }
+            }
+            Ok(stories)
+        }
+        ["TELEMETRY", sequence] => {
+            let sequence = number(sequence).with_context(wrong)?;
+            Ok(tracer.telemetry(sequence).await?.into_iter().collect())
+        }
+        _ => anyhow::bail!(wrong()),
+    }
+}
+
+fn of_entity(directory: &Directory, id: EntityId) -> anyhow::Result<(OrgRef, EntityId)> {
+    let entity = directory.entity(id).with_context(|| format!("there is no entity {id}"))?;
+    let org = directory.org_by_id(entity.org_id).context("its org is not registered")?;
+    Ok((OrgRef { id: org.id, key: org.key.clone() }, id))
+}
+
+async fn by_device(
+    args: &TraceArgs,
+    tracer: &Tracer<'_>,
+    id: &DeviceId,
+    at: Timestamp,
+) -> anyhow::Result<Vec<Story>> {
+    if let Some(device) = tracer.directory.device(id) {
+        let metrics: Vec<&String> = device.points.keys().collect();
+        let points = device
+            .points
+            .iter()
+            .filter(|(metric, _)| args.metric.as_ref().is_none_or(|only| only == *metric));
+        let keys: Vec<_> = points.map(|(_, point)| (point.entity, at)).collect();
+        anyhow::ensure!(!keys.is_empty(), "{id} has no such metric; it has {metrics:?}");
+        let org = OrgRef { id: device.org_id, key: device.org.clone() };
+        let stories = tracer.keys(&org, &keys).await?;
+        if !stories.is_empty() {
+            return Ok(stories);
+        }
+    }
+    // No row: messages of that time that may have brought it, and what became of them.
+    eprintln!(
+        "haystack: no target has a row of {id} at {at}; messages of it that were accepted within ten \
+         minutes:"
+    );
+    let span = (at.plus_micros(-AROUND), at.plus_micros(AROUND));
+    let mut stories = Vec::new();
+    for (sequence, index) in tracer.of_device(id.as_str(), span, MESSAGES).await? {
+        stories.extend(tracer.raw(sequence, index).await?);
+    }
+    // Those that gave a reading of that moment, where some did.
+    let exact = |story: &Story| story.readings.iter().any(|reading| reading.row.ts == at);
+    if stories.iter().any(exact) {
+        stories.retain(exact);
+    }
+    Ok(stories)
+}
+
+fn print(story: &Story) {
+    if let Some(Received { origin, name, sender, received_at, content_type, bytes, archived }) =
+        &story.received
+    {
+        let who = match sender {
+            Some((org, device, kind, version)) => {
+                format!("{device} (org {org}, {kind} version {version})")
+            }
+            None => format!("{name} (not registered when it came)"),
+        };
+        println!("received   {received_at} from {who}: {bytes} bytes of {content_type}");
+        let from = if *archived { ", by now only in the archive" } else { "" };
+        println!(
+            "RAW        {}.{}, stored {}{from}",
+            origin.sequence, origin.index, origin.accepted_at
+        );
+    }
+    for Published { position, subject, revision, profile_version, request_id, readings } in
+        &story.published
+    {
+        let replay = if *revision > 0 { format!(", by replay {revision}") } else { String::new() };
+        let by = match profile_version {
+            0 => String::new(),
+            version => format!(", normalized by version {version}"),
+        };
+        let request = request_id.as_ref().map_or(String::new(), |id| format!(", request {id}"));
+        println!(
+            "TELEMETRY  {}, stored {}, {subject}: {readings} readings{by}{replay}{request}",
+            position.sequence, position.stored_at
+        );
+    }
+    if story.published.is_empty() {
+        println!("TELEMETRY  no message with it is there (any more)");
+    }
+    if let Some(searched) = story.searched {
+        println!("           ({searched} messages were searched)");
+    }
+    for (number, letter) in &story.letters {
+        println!(
+            "DEAD       letter {number}: {}, {} ({} attempts)",
+            letter.reason, letter.detail, letter.attempts
+        );
+    }
+    for Reading { entity, point, row, fates } in &story.readings {
+        let name = point
+            .as_ref()
+            .map_or(String::new(), |(device, metric)| format!(" ({device} {metric})"));
+        println!("entity {entity}{name} at {}: {}", row.ts, values(&row.values));
+        for (target, fate) in fates {
+            println!("  {:<9}{}", target.to_string(), told(fate));
+        }
+    }
+    if story.more > 0 {
+        println!("… and {} more readings", story.more);
+    }
+}
+
+fn values(values: &domain::Values) -> String {
+    let all = [
+        values.n.map(|n| n.to_string()),
+        values.b.map(|b| b.to_string()),
+        values.s.as_ref().map(|s| format!("{s:?}")),
+        values.ts.map(|ts| ts.to_string()),
+    ];
+    let all: Vec<String> = all.into_iter().flatten().collect();
+    if all.is_empty() { "no value".to_owned() } else { all.join(", ") }
+}
+
+fn version(version: RowVersion) -> String {
+    let (origin, revision) = version.unpack();
+    let stream = match origin.stream {
+        domain::OriginStream::Raw => format!("RAW-{}-{}", origin.sequence, origin.index),
+        domain::OriginStream::Telemetry => format!("TELEMETRY-{}", origin.sequence),
+    };
+    let replay = if revision.0 > 0 { format!(" by replay {}", revision.0) } else { String::new() };
+    format!("{stream}{replay}, accepted {}", origin.accepted_at)
+}
+
+fn told(fate: &Fate) -> String {
+    match fate {
+        Fate::Stored { committed_at, changed } => {
+            let at = committed_at.map_or_else(
+                || "committed (when is not kept: track_commit_timestamp)".to_owned(),
+                |at| format!("committed {at}"),
+            );
+            let changed = if *changed {
+                "; its values were CHANGED since, by no message (haystack verify --repair)"
+            } else {
+                ""
+            };
+            format!("stored, {at}{changed}")
+        }
+        Fate::Superseded(by) => format!("superseded by {}", version(*by)),
+        Fate::Deleted(by) => format!("deleted by {}", version(*by)),
+        Fate::Refused(letter) => format!("refused: letter {letter} (haystack dead-letters show)"),
+        Fate::InFlight => "on its way".to_owned(),
+        Fate::Lost => {
+            "NOWHERE: the target is past its message (haystack verify --repair)".to_owned()
+        }
+        Fate::Unknown(why) => format!("does not answer: {why}"),
+    }
+}
+
+fn fate_as_json(fate: &Fate) -> Value {
+    match fate {
+        Fate::Stored { committed_at, changed } => json!({
+            "fate": "stored",
+            "committed_at": committed_at.map(|at| at.to_string()),
+            "changed": changed,
+        }),
+        Fate::Superseded(by) => json!({ "fate": "superseded", "by": version(*by) }),
+        Fate::Deleted(by) => json!({ "fate": "deleted", "by": version(*by) }),
+        Fate::Refused(letter) => json!({ "fate": "refused", "letter": letter }),
+        Fate::InFlight => json!({ "fate": "in_flight" }),
+        Fate::Lost => json!({ "fate": "lost" }),
+        Fate::Unknown(why) => json!({ "fate": "unknown", "why": why }),
+    }
+}
+
+fn as_json(story: &Story) -> Value {
+    let received = story.received.as_ref().map(|received| {
+        json!({
+            "message": format!("RAW-{}-{}", received.origin.sequence, received.origin.index),
+            "stored_at": received.origin.accepted_at.to_string(),
+            "name": received.name,
+            "org": received.sender.as_ref().map(|sender| &sender.0),
+            "device": received.sender.as_ref().map(|sender| &sender.1),
+            "device_type": received.sender.as_ref().map(|sender| &sender.2),
+            "profile_version": received.sender.as_ref().map(|sender| sender.3),
+            "received_at": received.received_at.to_string(),
+            "content_type": received.content_type,
+            "bytes": received.bytes,
+            "archived": received.archived,
+        })
+    });
+    let published = story.published.iter().map(|published| {
+        json!({
+            "message": format!("TELEMETRY-{}", published.position.sequence),
+            "stored_at": published.position.stored_at.to_string(),
+            "subject": published.subject,
+            "revision": published.revision,
+            "profile_version": published.profile_version,
+            "request_id": published.request_id,
+            "readings": published.readings,
+        })
+    });
+    let readings = story.readings.iter().map(|reading| {
+        let fates =
+            reading.fates.iter().map(|(target, fate)| (target.to_string(), fate_as_json(fate)));
+        json!({
+            "entity_id": reading.entity,
+            "device": reading.point.as_ref().map(|point| &point.0),
+            "metric": reading.point.as_ref().map(|point| &point.1),
+            "ts": reading.row.ts.to_string(),
+            "value_n": reading.row.values.n,
+            "value_b": reading.row.values.b,
+            "value_s": reading.row.values.s,
+            "value_ts": reading.row.values.ts.map(|ts| ts.to_string()),
+            "version": version(reading.row.version),
+            "targets": fates.collect::<serde_json::Map<_, _>>(),
+        })
+    });
+    let letters = story.letters.iter().map(|(number, letter)| {
+        json!({
+            "number": number,
+            "reason": letter.reason,
+            "detail": letter.detail,
+            "attempts": letter.attempts,
+            "target": letter.target,
+        })
+    });
+    json!({
+        "received": received,
+        "published": published.collect::<Vec<_>>(),
+        "readings": readings.collect::<Vec<_>>(),
+        "more_readings": story.more,
+        "letters": letters.collect::<Vec<_>>(),
+        "searched": story.searched,
+    })
+}

@@ -1,0 +1,572 @@
+//! The way of one reading: from the message in which it came to its row in every target, or to what became of
+//! it instead.
+
+use crate::{Fault, compare::Target};
+use domain::{
+    Batch, DeviceId, EntityId, Letter, OrgKey, Origin, OriginStream, Position, Reason, Row,
+    RowVersion, Sample, Stage, TargetName, Timestamp,
+    directory::Directory,
+    raw::{Pack, RawMessage},
+    subject::telemetry_of,
+};
+use nats::{
+    Wire,
+    consume::read_placed,
+    envelope,
+    history::{self, Range},
+    letters::{self, Filter},
+    outcome,
+    publish::sequence_since,
+    replays,
+    streams::{RAW, TELEMETRY},
+};
+use std::{collections::BTreeMap, ops::ControlFlow};
+use store::{OrgRef, archive, read};
+
+/// Messages of `TELEMETRY` behind its origin that are searched for a reading.
+const SEARCHED: u64 = 50_000;
+/// The server's clock may step; it is looked from so much earlier, in microseconds.
+const CLOCKS: i64 = 1_000_000;
+/// Letters that are looked at for one sender.
+const LETTERS: usize = 10_000;
+/// Readings of one message that are followed.
+pub const MOST_READINGS: usize = 200;
+
+/// What is asked, and with what.
+#[derive(Clone, Copy)]
+pub struct Tracer<'a> {
+    /// The stream server.
+    pub wire: &'a Wire,
+    /// What is registered.
+    pub directory: &'a Directory,
+    /// The primary first.
+    pub targets: &'a [Target<'a>],
+}
+
+/// A message and what became of it.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Story {
+    /// As it came, where it came from a device.
+    pub received: Option<Received>,
+    /// Where its readings were published.
+    pub published: Vec<Published>,
+    /// Its readings, at most [`MOST_READINGS`].
+    pub readings: Vec<Reading>,
+    /// Readings that were left out of that.
+    pub more: usize,
+    /// Letters about it.
+    pub letters: Vec<(u64, Letter)>,
+    /// Messages of `TELEMETRY` that were searched without finding all.
+    pub searched: Option<u64>,
+}
+
+/// A device's message.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Received {
+    /// Its stream, sequence and place.
+    pub origin: Origin,
+    /// What the sender called itself.
+    pub name: String,
+    /// The registered device, and the device type and version that normalizes it.
+    pub sender: Option<(OrgKey, DeviceId, String, u32)>,
+    /// When the door received it.
+    pub received_at: Timestamp,
+    /// Media type.
+    pub content_type: String,
+    /// Bytes of the payload.
+    pub bytes: usize,
+    /// `RAW` has it no more: this is from the primary's archive.
+    pub archived: bool,
+}
+
+/// Where readings entered `TELEMETRY`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Published {
+    /// Where.
+    pub position: Position,
+    /// Subject: whose, and by whom.
+    pub subject: String,
+    /// Replay's number, 0 live.
+    pub revision: u16,
+    /// The version of the device type that normalized them; 0: none did.
+    pub profile_version: u32,
+    /// The request that brought them, where there was one.
+    pub request_id: Option<String>,
+    /// Readings.
+    pub readings: usize,
+}
+
+/// A reading and what became of it in each target.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Reading {
+    /// Whose.
+    pub entity: EntityId,
+    /// Device and metric, where the model knows.
+    pub point: Option<(DeviceId, String)>,
+    /// The row that it makes.
+    pub row: Row,
+    /// What became of it.
+    pub fates: Vec<(TargetName, Fate)>,
+}
+
+/// What became of a reading in a target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fate {
+    /// It stands there.
+    Stored {
+        /// When its transaction was committed, where the database keeps that.
+        committed_at: Option<Timestamp>,
+        /// The values there are others: somebody changed them behind the platform's back.
+        changed: bool,
+    },
+    /// Another with a higher version stands in its place.
+    Superseded(RowVersion),
+    /// A deletion with a higher version covers it.
+    Deleted(RowVersion),
+    /// The database refused it: the letter's number.
+    Refused(u64),
+    /// The target has not come to its message yet.
+    InFlight,
+    /// The target is past its message, and nothing says where it is.
+    Lost,
+    /// The target does not answer.
+    Unknown(String),
+}
+
+impl Story {
+    /// Whether nothing says where some reading is.
+    pub fn is_lost(&self) -> bool {
+        let mut fates = self.readings.iter().flat_map(|reading| &reading.fates);
+        fates.any(|(_, fate)| *fate == Fate::Lost)
+    }
+}
+
+impl Tracer<'_> {
+    /// The org of a key as its tables know it.
+    pub fn org(&self, key: &OrgKey) -> Option<OrgRef> {
+        let org = self.directory.org(key)?;
+        Some(OrgRef { id: org.id, key: org.key.clone() })
+    }
+
+    /// What stands in the targets under some keys: the stories of the messages that gave it, each with those
+    /// readings alone.
+    pub async fn keys(
+        &self,
+        org: &OrgRef,
+        keys: &[(EntityId, Timestamp)],
+    ) -> Result<Vec<Story>, Fault> {
+        let mut found: BTreeMap<(EntityId, Timestamp, RowVersion), Row> = BTreeMap::new();
+        for target in self.targets {
+            // One that is away says so where the fates are asked for.
+            for row in read::at(target.database, org, keys).await.unwrap_or_default() {
+                found.entry((row.entity, row.ts, row.version)).or_insert(row);
+            }
+        }
+        let mut stories = Vec::new();
+        for ((entity, ts, version), row) in found {
+            let (origin, revision) = version.unpack();
+            let only = |reading: &Row| (reading.entity, reading.ts) == (entity, ts);
+            let mut story = self.story(org, origin, Some(revision.0), &only).await?;
+            if story.readings.is_empty() {
+                // Its message is gone from the streams.
+                let reading = self.reading(org, row, None, &[]).await?;
+                story.readings.push(reading);
+            }
+            stories.push(story);
+        }
+        Ok(stories)
+    }
+
+    /// A device's message by its place in `RAW`; `None`: neither the stream nor the archive has it.
+    pub async fn raw(&self, sequence: u64, index: u16) -> Result<Option<Story>, Fault> {
+        let Some(received) = self.received(sequence, index, None).await? else { return Ok(None) };
+        let org = received.sender.as_ref().and_then(|(org, ..)| self.org(org));
+        let Some(org) = org else {
+            let letters = self.letters(Stage::Normalize, None, &received.name).await?;
+            let letters = about(letters, RAW, sequence, Some(u32::from(index)));
+            return Ok(Some(Story { received: Some(received), letters, ..Story::default() }));
+        };
+        let mut story = self.story(&org, received.origin, None, &|_| true).await?;
+        story.received = Some(received);
+        Ok(Some(story))
+    }
+
+    /// A message of `TELEMETRY`; `None`: the stream has it not.
+    pub async fn telemetry(&self, sequence: u64) -> Result<Option<Story>, Fault> {
+        let stored = read_one(self.wire, TELEMETRY, sequence).await?;
+        let Some(stored) = stored else { return Ok(None) };
+        let org = stored.subject.split('.').nth(1).and_then(domain::subject::decode);
+        let org = org.and_then(|key| self.org(&OrgKey::parse(&key).ok()?));
+        let Some(org) = org else { return Ok(None) };
+        let mut story = Story::default();
+        let letters = self.of_telemetry(&org, &mut story, sequence).await?;
+        self.hear(&org, &mut story, &stored, &|_, _| true, &|_| true, &letters).await?;
+        Ok(Some(story))
+    }
+
+    /// Device messages of a sender that were accepted in a span of time, by their places.
+    pub async fn of_device(
+        &self,
+        name: &str,
+        (from, to): (Timestamp, Timestamp),
+        most: usize,
+    ) -> Result<Vec<(u64, u16)>, Fault> {
+        let Some(first) = sequence_since(self.wire, RAW, "raw.>", from).await? else {
+            return Ok(Vec::new());
+        };
+        let mut found = Vec::new();
+        let range =
+            Range { stream: RAW, filter: "raw.>", first, last: u64::MAX, headers_only: false };
+        history::read(self.wire, &range, |message| {
+            if message.position.stored_at > to {
+                return ControlFlow::Break(());
+            }
+            if let Ok(pack) = envelope::decode_borrowed::<Pack<'_>>(&message.body) {
+                let entries = (0..).zip(&pack.entries).filter(|(_, entry)| is_of(entry, name));
+                found.extend(entries.map(|(index, _)| (message.position.sequence, index)));
+            }
+            if found.len() < most { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        })
+        .await?;
+        found.truncate(most);
+        Ok(found)
+    }
+
+    /// What came of an origin, as far as `wanted` takes its readings.
+    async fn story(
+        &self,
+        org: &OrgRef,
+        origin: Origin,
+        revision: Option<u16>,
+        wanted: &(dyn Fn(&Row) -> bool + Sync),
+    ) -> Result<Story, Fault> {
+        let mut story = Story::default();
+        if origin.stream == OriginStream::Telemetry {
+            let letters = self.of_telemetry(org, &mut story, origin.sequence).await?;
+            if let Some(stored) = read_one(self.wire, TELEMETRY, origin.sequence).await? {
+                self.hear(org, &mut story, &stored, &|_, _| true, wanted, &letters).await?;
+            }
+            return Ok(story);
+        }
+        story.received =
+            self.received(origin.sequence, origin.index, Some(origin.accepted_at)).await?;
+        let name = story.received.as_ref().map(|received| received.name.clone());
+        if let Some(name) = &name {
+            let letters = self.letters(Stage::Normalize, Some(&org.key), name).await?;
+            let row = Some(u32::from(origin.index));
+            story.letters = about(letters, RAW, origin.sequence, row);
+        }
+        let device = story.received.as_ref().and_then(|received| received.sender.clone());
+        let refused = match device {
+            Some((_, device, ..)) => {
+                self.letters(Stage::Ingest, Some(&org.key), device.as_str()).await?
+            }
+            None => Vec::new(),
+        };
+        // A replay published it when it ran, everything else soon after it came.
+        let replay = match revision.filter(|revision| *revision > 0) {
+            Some(id) => replays::get(self.wire, id).await.ok().flatten(),
+            None => None,
+        };
+        let since = replay.map_or(origin.accepted_at, |kept| kept.replay.began_at);
+        let filter = telemetry_of(&org.key);
+        let from = since.plus_micros(-CLOCKS);
+        let Some(first) = sequence_since(self.wire, TELEMETRY, &filter, from).await? else {
+            return Ok(story);
+        };
+        let (mut found, mut searched) = (Vec::new(), 0);
+        let range = Range {
+            stream: TELEMETRY,
+            filter: &filter,
+            first,
+            last: u64::MAX,
+            headers_only: false,
+        };
+        history::read(self.wire, &range, |message| {
+            searched += 1;
+            if let Ok(batch) = envelope::decode::<Batch>(&message.body)
+                && batch.groups.iter().any(|group| {
+                    group.origin == Some(origin)
+                        && revision.is_none_or(|revision| group.revision.0 == revision)
+                })
+            {
+                found.push(message);
+                // The same message normalized twice is rare, and changes nothing.
+                if revision.is_some() {
+                    return ControlFlow::Break(());
+                }
+            }
+            if searched < SEARCHED { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        })
+        .await?;
+        story.searched = (searched >= SEARCHED).then_some(searched);
+        let same = |its: Origin, its_revision: u16| {
+            its == origin && revision.is_none_or(|revision| revision == its_revision)
+        };
+        for message in found {
+            self.hear(org, &mut story, &message, &same, wanted, &refused).await?;
+        }
+        Ok(story)
+    }
+
+    /// Letters about a message of `TELEMETRY`, which are noted, and all of its producer.
+    async fn of_telemetry(
+        &self,
+        org: &OrgRef,
+        story: &mut Story,
+        sequence: u64,
+    ) -> Result<Vec<(u64, Letter)>, Fault> {
+        let filter = Filter {
+            stage: Some(Stage::Ingest),
+            org: Some(Some(org.key.clone())),
+            ..Filter::default()
+        };
+        let page = letters::page(self.wire, &filter, (0, u64::MAX), (LETTERS, LETTERS)).await?;
+        let letters = page.letters.into_iter().filter_map(|it| Some((it.number, it.letter.ok()?)));
+        let letters: Vec<_> = letters.collect();
+        story.letters = about(letters.clone(), TELEMETRY, sequence, None);
+        Ok(letters)
+    }
+
+    /// Takes in what a message of `TELEMETRY` says.
+    async fn hear(
+        &self,
+        org: &OrgRef,
+        story: &mut Story,
+        stored: &history::Stored,
+        of: &(dyn Fn(Origin, u16) -> bool + Sync),
+        wanted: &(dyn Fn(&Row) -> bool + Sync),
+        refused: &[(u64, Letter)],
+    ) -> Result<(), Fault> {
+        let Ok(batch) = envelope::decode::<Batch>(&stored.body) else { return Ok(()) };
+        let here = stored.position.as_origin();
+        for group in batch.groups {
+            let origin = group.origin.unwrap_or(here);
+            if !of(origin, group.revision.0) {
+                continue;
+            }
+            let Ok(version) = RowVersion::new(&origin, group.revision) else { continue };
+            let row = |sample: Sample| Row {
+                entity: sample.entity,
+                ts: sample.ts,
+                version,
+                values: sample.values,
+            };
+            let rows: Vec<Row> =
+                group.samples.into_iter().map(row).filter(|row| wanted(row)).collect();
+            story.published.push(Published {
+                position: stored.position,
+                subject: stored.subject.clone(),
+                revision: group.revision.0,
+                profile_version: group.profile_version,
+                request_id: stored.headers.get(nats::model::REQUEST_ID).cloned(),
+                readings: rows.len(),
+            });
+            for row in rows {
+                if story.readings.len() == MOST_READINGS {
+                    story.more += 1;
+                    continue;
+                }
+                let sequence = Some(stored.position.sequence);
+                story.readings.push(self.reading(org, row, sequence, refused).await?);
+            }
+        }
+        Ok(())
+    }
+
+    /// What became of one reading. `sequence`: of its message in `TELEMETRY`, where that is known.
+    async fn reading(
+        &self,
+        org: &OrgRef,
+        row: Row,
+        sequence: Option<u64>,
+        refused: &[(u64, Letter)],
+    ) -> Result<Reading, Fault> {
+        let mut fates = Vec::new();
+        for target in self.targets {
+            let fate = match self.fate(*target, org, &row, sequence, refused).await {
+                Ok(fate) => fate,
+                Err(Fault::Target(_, fault)) => Fate::Unknown(fault.to_string()),
+                Err(fault) => return Err(fault),
+            };
+            fates.push((target.name.clone(), fate));
+        }
+        let point = self.directory.entity(row.entity).and_then(|_| {
+            let devices = self.directory.devices(&org.key).into_iter();
+            let mut points = devices.filter_map(|device| {
+                let mut points = device.points.iter();
+                let metric = points.find(|(_, point)| point.entity == row.entity)?.0.clone();
+                Some((device.id.clone(), metric))
+            });
+            points.next()
+        });
+        Ok(Reading { entity: row.entity, point, row, fates })
+    }
+
+    async fn fate(
+        &self,
+        target: Target<'_>,
+        org: &OrgRef,
+        row: &Row,
+        sequence: Option<u64>,
+        refused: &[(u64, Letter)],
+    ) -> Result<Fate, Fault> {
+        // Before the table: what is done by then stands there.
+        let position = outcome::position(self.wire, target.name, &org.key).await?;
+        let key = (row.entity, row.ts);
+        let found = read::at(target.database, org, &[key]).await.map_err(target.fault())?;
+        match found.first() {
+            Some(there) if there.version == row.version => {
+                let committed_at = read::committed_at(target.database, org, key).await;
+                let changed = !store::verify::same(there, row);
+                return Ok(Fate::Stored { committed_at, changed });
+            }
+            Some(there) if there.version > row.version => {
+                return Ok(Fate::Superseded(there.version));
+            }
+            _ => {}
+        }
+        let deleted = read::deletion_over(target.database, org, row).await;
+        if let Some(version) = deleted.map_err(target.fault())? {
+            return Ok(Fate::Deleted(version));
+        }
+        let (origin, revision) = row.version.unpack();
+        let letter = refused.iter().find(|(_, letter)| {
+            let same = letter.origin == Some(origin) && letter.revision == revision.0;
+            let of_row = letter.row.as_deref().is_none_or(|text| names(text, key));
+            letter.target.as_ref() == Some(target.name)
+                && ((same && of_row)
+                    || (letter.reason == Reason::Undecodable
+                        && Some(letter.source.sequence) == sequence))
+        });
+        if let Some((number, _)) = letter {
+            return Ok(Fate::Refused(*number));
+        }
+        let done = position.map_or(0, |position| match position.waiting_since {
+            None => u64::MAX,
+            Some(_) => position.done,
+        });
+        Ok(if sequence.is_some_and(|sequence| sequence > done) {
+            Fate::InFlight
+        } else {
+            Fate::Lost
+        })
+    }
+
+    async fn received(
+        &self,
+        sequence: u64,
+        index: u16,
+        accepted_at: Option<Timestamp>,
+    ) -> Result<Option<Received>, Fault> {
+        let told = |position: Position, entry: RawMessage<'_>, archived| Received {
+            origin: Origin {
+                stream: OriginStream::Raw,
+                sequence,
+                index,
+                accepted_at: position.stored_at,
+            },
+            name: entry.name.into_owned(),
+            sender: entry.sender.map(|sender| {
+                let profile = sender.profile;
+                (sender.org, sender.device, profile.id.to_string(), profile.version)
+            }),
+            received_at: entry.received_at,
+            content_type: entry.content_type.into_owned(),
+            bytes: entry.payload.len(),
+            archived,
+        };
+        if let Some((position, body)) = read_placed(self.wire, RAW, sequence).await? {
+            let Ok(pack) = envelope::decode_borrowed::<Pack<'_>>(&body) else { return Ok(None) };
+            let entry = pack.entries.into_iter().nth(index.into());
+            return Ok(entry.map(|entry| told(position, entry, false)));
+        }
+        for target in self.targets {
+            let found = archive::find(target.database, sequence, index, accepted_at).await;
+            if let Ok(Some((position, entry))) = found {
+                return Ok(Some(told(position, entry, true)));
+            }
+        }
+        Ok(None)
+    }
+
+    async fn letters(
+        &self,
+        stage: Stage,
+        org: Option<&OrgKey>,
+        sender: &str,
+    ) -> Result<Vec<(u64, Letter)>, Fault> {
+        let (org, sender) = (Some(org.cloned()), Some(sender.to_owned()));
+        let filter = Filter { stage: Some(stage), org, sender, reason: None };
+        let page = letters::page(self.wire, &filter, (0, u64::MAX), (LETTERS, LETTERS)).await?;
+        let letters = page.letters.into_iter();
+        Ok(letters.filter_map(|filed| Some((filed.number, filed.letter.ok()?))).collect())
+    }
+}
+
+fn is_of(entry: &RawMessage<'_>, name: &str) -> bool {
+    entry.name == name || entry.sender.as_ref().is_some_and(|sender| sender.device.as_str() == name)
+}
+
+/// Letters about a message, or one thing in it.
+fn about(
+    letters: Vec<(u64, Letter)>,
+    stream: &str,
+    sequence: u64,
+    row: Option<u32>,
+) -> Vec<(u64, Letter)> {
+    let of = |letter: &Letter| {
+        let source = &letter.source;
+        source.stream == stream
+            && source.sequence == sequence
+            && row.is_none_or(|row| row == source.row || letter.reason == Reason::Undecodable)
+    };
+    letters.into_iter().filter(|(_, letter)| of(letter)).collect()
+}
+
+/// Whether the text of a letter's row is about a key.
+fn names(text: &str, (entity, ts): (EntityId, Timestamp)) -> bool {
+    let Ok(row) = serde_json::from_str::<serde_json::Value>(text) else { return false };
+    row["entity_id"].as_i64() == Some(entity.0.into())
+        && row["ts"].as_str().and_then(Timestamp::parse_rfc3339) == Some(ts)
+}
+
+async fn read_one(
+    wire: &Wire,
+    stream: &str,
+    sequence: u64,
+) -> Result<Option<history::Stored>, Fault> {
+    if read_placed(wire, stream, sequence).await?.is_none() {
+        return Ok(None);
+    }
+    let mut found = None;
+    let range = Range { stream, filter: ">", first: sequence, last: sequence, headers_only: false };
+    history::read(wire, &range, |message| {
+        found = Some(message);
+        ControlFlow::Break(())
+    })
+    .await?;
+    Ok(found)
+}
+
+/// The sequences of messages of a stream that bear a request's id, from a moment on.
+pub async fn of_request(
+    wire: &Wire,
+    request_id: &str,
+    since: Timestamp,
+) -> Result<Vec<u64>, Fault> {
+    let Some(first) = sequence_since(wire, TELEMETRY, "telemetry.>", since).await? else {
+        return Ok(Vec::new());
+    };
+    let mut found = Vec::new();
+    let filter = "telemetry.*.api";
+    let range = Range { stream: TELEMETRY, filter, first, last: u64::MAX, headers_only: true };
+    history::read(wire, &range, |message| {
+        if message.headers.get(nats::model::REQUEST_ID).is_some_and(|id| id == request_id) {
+            found.push(message.position.sequence);
+        }
+        ControlFlow::Continue(())
+    })
+    .await?;
+    Ok(found)
+}
