@@ -13,7 +13,7 @@ const ROOMS: [(&str, &[&str]); 15] = [
     ("building", &["domain"]),
     ("simulator", &["domain", "building", "nats", "store", "service"]),
     ("control-api", &["domain", "building", "nats", "store", "service"]),
-    ("custody", &["domain", "nats", "store"]),
+    ("custody", &["domain", "building", "nats", "store"]),
     ("local", &["domain"]),
     (
         "cli",

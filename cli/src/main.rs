@@ -8,6 +8,7 @@ mod demo;
 mod device;
 mod device_type;
 mod doctor;
+mod gaps;
 mod healthy;
 mod key;
 mod live;
@@ -102,6 +103,8 @@ enum Command {
     Verify(verify::VerifyArgs),
     /// Where one reading is, and how it got there: from the message to its row in every target
     Trace(trace::TraceArgs),
+    /// Readings that are missing: of which point, since when, and where they stopped
+    Gaps(gaps::GapsArgs),
     /// Databases that receive everything: how far each is; let one go, take one back
     #[command(subcommand)]
     Targets(targets::TargetsCommand),
@@ -194,6 +197,7 @@ async fn run(command: Command, globals: &Globals) -> anyhow::Result<ExitCode> {
         Command::Healthy(args) => healthy::run(&args, globals).await,
         Command::Verify(args) => verify::run(&args, globals).await,
         Command::Trace(args) => trace::run(&args, globals).await,
+        Command::Gaps(args) => gaps::run(&args, globals).await,
         Command::Targets(command) => targets::run(command, globals).await,
         Command::Config(args) => settings::run(&args, globals),
         Command::Migrate(args) => migrate::run(&args, globals).await,

@@ -3,6 +3,7 @@
 
 pub mod backfill;
 pub mod compare;
+pub mod gaps;
 pub mod repair;
 pub mod trace;
 mod truth;

@@ -79,6 +79,24 @@ pub async fn find(
     Ok(Some((Position { sequence, stored_at }, message)))
 }
 
+/// How many messages of a device were accepted in a span of time, as far as the archive goes.
+pub async fn count(
+    database: &Database,
+    device: &DeviceId,
+    (from, to): (Timestamp, Timestamp),
+) -> Result<u64, Fault> {
+    let sql = format!(
+        "select count(*) from {TABLE} where device_id = $1 and accepted_at between $2 and $3"
+    );
+    let asked = sqlx::query_as(AssertSqlSafe(sql))
+        .bind(device.as_str())
+        .bind(from.to_chrono())
+        .bind(to.to_chrono())
+        .fetch_one(&database.pool);
+    let (count,): (i64,) = answered(database.patience(false), asked).await?;
+    Ok(count.max(0) as u64)
+}
+
 /// Adds messages; those that are there already stay as they are.
 pub async fn write(database: &Database, entries: &[Entry<'_>]) -> Result<Committed, Fault> {
     let mut connection = database.borrow().await?;

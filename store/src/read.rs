@@ -13,6 +13,7 @@ use sqlx::{
     AssertSqlSafe, Row as _,
     postgres::{PgBindIterExt, PgRow},
 };
+use std::time::Duration;
 
 /// The orgs that a target knows, by number.
 pub async fn orgs(database: &Database) -> Result<Vec<OrgRef>, Fault> {
@@ -136,6 +137,71 @@ pub async fn deletion_over(
     let found: Option<(DateTime<Utc>, i64)> = answered(database.patience(false), asked).await?;
     let version = |(at, packed)| Ok::<_, Fault>(RowVersion { accepted_at: moment(at)?, packed });
     found.map(version).transpose()
+}
+
+/// A time without a reading.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hole {
+    /// Of which entity.
+    pub entity: EntityId,
+    /// The last reading before; `None`: there is none.
+    pub after: Option<Timestamp>,
+    /// The first reading after; `None`: there is none up to the end of what was looked at.
+    pub until: Option<Timestamp>,
+}
+
+/// Entity, the reading before, the reading after.
+type Between = (i32, Option<DateTime<Utc>>, Option<DateTime<Utc>>);
+
+/// Times without a reading between two moments, of entities that should have one every so often: those that
+/// are longer than `patience` intervals; `most` of them, by entity and time.
+pub async fn holes(
+    database: &Database,
+    org: &OrgRef,
+    entities: Vec<(EntityId, Duration)>,
+    (from, to): (Timestamp, Timestamp),
+    patience: f64,
+    most: usize,
+) -> Result<Vec<Hole>, Fault> {
+    let values = org.values();
+    let sql = format!(
+        "with k as (select * from unnest($1::integer[], $2::float8[]) as k (id, seconds)), \
+         seen as ( \
+            select k.id, k.seconds, r.ts from k cross join lateral ( \
+                (select v.ts from {values} v where v.entity_id = k.id and v.ts < $3 \
+                 order by v.ts desc limit 1) \
+                union all \
+                (select v.ts from {values} v where v.entity_id = k.id and v.ts >= $3 and v.ts < $4) \
+            ) r), \
+         pairs as (select id, seconds, ts as earlier, \
+            lead(ts) over (partition by id order by ts) as later from seen) \
+         (select id, earlier, later from pairs \
+            where extract(epoch from coalesce(later, $4) - greatest(earlier, $3)) > seconds * $5 \
+         union all \
+         select k.id, null, null from k where not exists (select from seen s where s.id = k.id)) \
+         order by 1, 2 nulls first limit $6"
+    );
+    let mut connection = database.borrow().await?;
+    crate::verify::unlimited(&mut connection.held).await?;
+    let rows: Vec<Between> = sqlx::query_as(AssertSqlSafe(sql))
+        .bind(entities.iter().map(|(entity, _)| entity.0).bind_iter())
+        .bind(entities.iter().map(|(_, interval)| interval.as_secs_f64()).bind_iter())
+        .bind(from.to_chrono())
+        .bind(to.to_chrono())
+        .bind(patience)
+        .bind(most as i64)
+        .fetch_all(&mut *connection.held)
+        .await?;
+    sqlx::raw_sql("commit").execute(&mut *connection.held).await?;
+    connection.give_back();
+    let hole = |(entity, after, until): Between| {
+        Ok(Hole {
+            entity: EntityId(entity),
+            after: after.map(moment).transpose()?,
+            until: until.map(moment).transpose()?,
+        })
+    };
+    rows.into_iter().map(hole).collect()
 }
 
 /// How many rows an org has, as far as the database's statistics tell.

@@ -80,6 +80,15 @@ async fn what_somebody_changed_is_found_to_the_hour_and_repaired() {
     };
     run(secondary, &plant(666)).await;
 
+    // Also where history is compressed.
+    let compress = "do $$ declare chunk regclass; begin \
+        if exists (select from pg_extension where extname = 'timescaledb') then \
+          for chunk in select public.show_chunks('core.values_demo') loop \
+            perform public.compress_chunk(chunk, true); \
+          end loop; \
+        end if; end $$";
+    run(primary, compress).await;
+    run(secondary, compress).await;
     let found = verify(&platform, &[]);
     let differing = found["compared"][0]["differing"].as_array().unwrap();
     let sum = |what: &str| differing.iter().map(|hour| hour[what].as_u64().unwrap()).sum::<u64>();
@@ -336,4 +345,81 @@ async fn what_a_request_brought_is_found_by_its_id() {
     assert_eq!(told[0]["readings"][0]["entity_id"], point);
     let none = "00000000-0000-4000-8000-000000000000";
     assert!(!trace(&platform, &["--request-id", none]).1);
+}
+
+fn gaps(platform: &Platform, arguments: &[&str]) -> Vec<Value> {
+    let output = platform.command(&[&["gaps", "--json"], arguments].concat());
+    let text = String::from_utf8_lossy(&output.stdout);
+    let told: Value = serde_json::from_str(&text)
+        .unwrap_or_else(|_| panic!("{text}{}", String::from_utf8_lossy(&output.stderr)));
+    told["gaps"].as_array().unwrap().clone()
+}
+
+/// Each gap says where it stopped.
+#[tokio::test]
+async fn what_is_missing_is_named_with_where_it_stopped() {
+    let platform = Platform::start("").await;
+    let (mut bridge, _ingest) = (platform.service("bridge"), platform.service("ingest"));
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(
+        file.path(),
+        "device_type: ticker\nprocessing_mode: endpoint\nprotocol_adapter: json\n\
+         metrics:\n  level: { pointer: /level, kind: number, unit: m, \
+         tags: { point: M, hisCollectInterval: { value: 1, unit: s } } }\n",
+    )
+    .unwrap();
+    platform.succeed(&["device-type", "apply", file.path().to_str().unwrap()]);
+    for device in ["TICK-1", "TICK-2", "TICK-3"] {
+        platform.succeed(&["device", "add", device, "--type", "ticker"]);
+    }
+    let none = gaps(&platform, &[]);
+    assert_eq!(none.len(), 3, "{none:?}");
+    assert!(none.iter().all(|gap| gap["after"].is_null() && gap["until"].is_null()), "{none:?}");
+    let send = async |device: &str, text: &str| {
+        platform.publish(&format!("devices/{device}/telemetry"), [text.to_owned()]).await;
+    };
+    let of = |device: &str| {
+        gaps(&platform, &[]).into_iter().filter(|gap| gap["device"] == device).collect::<Vec<_>>()
+    };
+    let good = "{\"level\": 1}";
+    for device in ["TICK-1", "TICK-2", "TICK-3"] {
+        send(device, good).await;
+    }
+    eventually("each has a reading", || async {
+        let all = gaps(&platform, &[]);
+        let begun = all.iter().all(|gap| !gap["after"].is_null());
+        if begun { Ok(()) } else { Err(format!("{all:?}")) }
+    })
+    .await;
+    // 1 goes on, 2 is silent, 3 sends what can't be read.
+    eventually("2 is silent, 3 sends rubbish", || async {
+        send("TICK-1", good).await;
+        send("TICK-3", "rubbish").await;
+        let (two, three) = (of("TICK-2"), of("TICK-3"));
+        let why = |gaps: &[Value]| gaps.last().map(|gap| gap["why"].clone());
+        let expected = (Some("device_silent".into()), Some("dead_letters".into()));
+        let found = (why(&two), why(&three));
+        if found == expected { Ok(()) } else { Err(format!("{found:?}")) }
+    })
+    .await;
+    // Nobody is heard.
+    bridge.stop().await;
+    eventually("nothing comes", || async {
+        let found = of("TICK-1");
+        match found.last() {
+            Some(gap) if gap["why"] == "nothing_came" && gap["until"].is_null() => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
+    let _bridge = platform.service("bridge");
+    send("TICK-1", good).await;
+    eventually("the gap has an end", || async {
+        let ended = of("TICK-1").into_iter().filter(|gap| !gap["until"].is_null());
+        match ended.max_by_key(|gap| gap["missing"].as_u64()) {
+            Some(gap) if gap["missing"].as_u64() >= Some(1) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
 }

@@ -157,7 +157,7 @@ impl Comparison<'_> {
 }
 
 /// Begins a transaction whose statements may read whole tables.
-async fn unlimited(connection: &mut PgConnection) -> sqlx::Result<()> {
+pub(crate) async fn unlimited(connection: &mut PgConnection) -> sqlx::Result<()> {
     sqlx::raw_sql(
         "begin isolation level repeatable read read only; set local statement_timeout = 0; \
          set local idle_in_transaction_session_timeout = 0",
