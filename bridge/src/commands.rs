@@ -1,9 +1,6 @@
 //! Commands for devices: request and reply over NATS, out through the broker. Any bridge answers.
 
-use crate::{
-    Shared, mqtt,
-    serving::{Service, serve},
-};
+use crate::{Shared, mqtt};
 use domain::{
     Clock, DeviceId, SystemClock,
     command::{Command, Fate, MAX_COMMAND, SERVICE, Told},
@@ -11,7 +8,7 @@ use domain::{
     topic,
 };
 use metrics::counter;
-use nats::micro::Refusal;
+use nats::micro::{Refusal, Serves, serve};
 use std::time::{Duration, Instant};
 use tokio::{
     sync::oneshot,
@@ -26,16 +23,20 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(4);
 /// Serves until shutdown.
 pub(crate) async fn run(shared: Shared) {
     let name = (SERVICE[0], SERVICE[1]);
-    let service = Service { what: "commands", name, verbs: &SERVICE[2..], at_once: AT_ONCE };
-    serve(shared, service, |shared, command: Command, _| async move {
-        let done = send(&shared, &command).await;
-        let outcome = match &done {
-            Ok(Told { fate: Fate::Taken }) => "taken".to_owned(),
-            Ok(Told { fate: Fate::NobodyListens }) => "nobody_listens".to_owned(),
-            Err(refusal) => refusal.status.to_string(),
-        };
-        counter!("haystack_bridge_commands_total", "outcome" => outcome).increment(1);
-        done
+    let serves = Serves { name, verbs: &SERVICE[2..], at_once: AT_ONCE };
+    let (wire, patience) = (shared.wire.clone(), shared.patience("commands"));
+    serve(&wire, &patience, serves, |command: Command, _| {
+        let shared = shared.clone();
+        async move {
+            let done = send(&shared, &command).await;
+            let outcome = match &done {
+                Ok(Told { fate: Fate::Taken }) => "taken".to_owned(),
+                Ok(Told { fate: Fate::NobodyListens }) => "nobody_listens".to_owned(),
+                Err(refusal) => refusal.status.to_string(),
+            };
+            counter!("haystack_bridge_commands_total", "outcome" => outcome).increment(1);
+            done
+        }
     })
     .await;
 }

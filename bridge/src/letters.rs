@@ -8,10 +8,7 @@ mod normalized;
 mod refused;
 mod show;
 
-use crate::{
-    Shared,
-    serving::{Service, serve},
-};
+use crate::Shared;
 use domain::{
     Clock, Letter, Stage, SystemClock,
     letter::Dropped,
@@ -19,16 +16,21 @@ use domain::{
     recall::{Ask, MAX_REASON, Redriven, SERVICE, Told, VERBS},
 };
 use metrics::counter;
-use nats::{Author, PublishFault, letters, micro::Refusal};
+use nats::{
+    Author, PublishFault, letters,
+    micro::{Refusal, Serves, serve},
+};
 
 /// Letters that are worked on at once; more are told to come again.
 const AT_ONCE: usize = 64;
 
 /// Serves until shutdown.
 pub(crate) async fn run(shared: Shared, limits: TimeLimits) {
-    let service = Service { what: "letters", name: SERVICE, verbs: &VERBS, at_once: AT_ONCE };
-    serve(shared, service, move |shared, ask: Ask, author| async move {
-        answer(&shared, limits, ask, author).await
+    let serves = Serves { name: SERVICE, verbs: &VERBS, at_once: AT_ONCE };
+    let (wire, patience) = (shared.wire.clone(), shared.patience("letters"));
+    serve(&wire, &patience, serves, |ask: Ask, author| {
+        let shared = shared.clone();
+        async move { answer(&shared, limits, ask, author).await }
     })
     .await;
 }

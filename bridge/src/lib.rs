@@ -11,7 +11,6 @@ mod letters;
 pub mod mqtt;
 mod normalize;
 pub mod replay;
-mod serving;
 
 use anyhow::Context;
 use counters::Counters;

@@ -9,7 +9,7 @@ const ROOMS: [(&str, &[&str]); 15] = [
     ("store", &["domain"]),
     ("service", &["domain"]),
     ("bridge", &["domain", "nats", "service"]),
-    ("ingest", &["domain", "nats", "store", "service"]),
+    ("ingest", &["domain", "custody", "nats", "store", "service"]),
     ("building", &["domain"]),
     ("simulator", &["domain", "building", "nats", "store", "service"]),
     ("control-api", &["domain", "building", "nats", "store", "service"]),

@@ -5,7 +5,8 @@ use anyhow::Context;
 use clap::Args;
 use custody::{
     compare::{Target, orgs},
-    gaps::{Gap, INTERVAL, MOST, Question, Source, Why, gaps},
+    gaps::{Gap, INTERVAL, MOST, Question, Source, gaps},
+    tell::{gap_as_json, why},
 };
 use domain::{OrgKey, Timestamp};
 use serde_json::{Value, json};
@@ -71,7 +72,7 @@ pub(crate) async fn run(args: &GapsArgs, globals: &Globals) -> anyhow::Result<Ex
     }
     let open = found.iter().any(|(_, gap)| gap.until.is_none());
     if args.json {
-        let gaps: Vec<Value> = found.iter().map(as_json).collect();
+        let gaps: Vec<Value> = found.iter().map(|(org, gap)| gap_as_json(org, gap)).collect();
         let told = json!({
             "from": from.to_string(), "to": to.to_string(), "points": points, "gaps": gaps,
         });
@@ -107,7 +108,7 @@ fn print(points: usize, found: &[(OrgKey, Gap)]) {
             at(gap.after, "(never)"),
             at(gap.until, "(none yet)"),
             gap.missing.to_string(),
-            told(gap),
+            why(gap),
         ]);
     }
     table.print();
@@ -118,58 +119,4 @@ fn print(points: usize, found: &[(OrgKey, Gap)]) {
         println!("(at most {MOST} of an org are looked for)");
     }
     println!("\n{} gaps; {points} points have an interval", found.len());
-}
-
-fn told(gap: &Gap) -> String {
-    match (&gap.why, &gap.source) {
-        (Why::Behind(by), _) => {
-            format!("the primary is {} s behind (haystack status)", by.as_secs())
-        }
-        (Why::Dead(count, reason), _) => {
-            format!("{count} dead letters, the last: {reason} (haystack dead-letters list)")
-        }
-        (Why::NotOfThisPoint(count), _) => {
-            format!("the device sent {count} messages without it (haystack trace)")
-        }
-        (Why::Silent, Source::Device { device, sender, .. }) if device != sender => {
-            format!("the gateway {sender} sent nothing")
-        }
-        (Why::Silent, _) => "the device sent nothing".to_owned(),
-        (Why::NothingCame, _) => {
-            "nobody's message came: bridge, broker or stream server was away".to_owned()
-        }
-        (Why::Stopped, Source::Simulator(id)) => format!("simulator {id} stood still"),
-        (Why::Stopped | Why::NotPosted, _) => "nobody posted it".to_owned(),
-    }
-}
-
-fn as_json((org, gap): &(OrgKey, Gap)) -> Value {
-    let (device, metric, simulator) = match &gap.source {
-        Source::Device { device, metric, .. } => (Some(device), Some(metric), None),
-        Source::Simulator(id) => (None, None, Some(id)),
-        Source::Other => (None, None, None),
-    };
-    let why = match &gap.why {
-        Why::Behind(_) => "target_behind",
-        Why::Dead(..) => "dead_letters",
-        Why::NotOfThisPoint(_) => "not_of_this_point",
-        Why::Silent => "device_silent",
-        Why::NothingCame => "nothing_came",
-        Why::Stopped => "simulator_stopped",
-        Why::NotPosted => "not_posted",
-    };
-    json!({
-        "org": org,
-        "entity_id": gap.entity,
-        "name": gap.name,
-        "device": device,
-        "metric": metric,
-        "simulator_id": simulator,
-        "interval_seconds": gap.interval.as_secs_f64(),
-        "after": gap.after.map(|at| at.to_string()),
-        "until": gap.until.map(|at| at.to_string()),
-        "missing": gap.missing,
-        "why": why,
-        "detail": told(gap),
-    })
 }

@@ -5,17 +5,13 @@ use anyhow::Context;
 use clap::Args;
 use custody::{
     compare::Target,
-    trace::{Fate, Published, Reading, Received, Story, Tracer, of_request},
+    tell::{as_json, name_of},
+    trace::{AROUND, Fate, MESSAGES, Message, Published, Reading, Received, Story, Tracer},
 };
-use domain::{DeviceId, EntityId, RowVersion, TargetName, Timestamp, directory::Directory};
-use serde_json::{Value, json};
+use domain::{DeviceId, EntityId, TargetName, Timestamp, directory::Directory};
+use serde_json::Value;
 use std::process::ExitCode;
 use store::{Database, OrgRef};
-
-/// Messages of a device that are looked at where no row is found.
-const MESSAGES: usize = 50;
-/// How far from the moment that was asked for, in microseconds: ten minutes.
-const AROUND: i64 = 600_000_000;
 
 #[derive(Args)]
 #[command(after_help = "\
@@ -88,15 +84,12 @@ pub(crate) async fn run(args: &TraceArgs, globals: &Globals) -> anyhow::Result<E
 
 async fn stories(args: &TraceArgs, tracer: &Tracer<'_>) -> anyhow::Result<Vec<Story>> {
     if let Some(message) = &args.message {
-        return by_message(message, tracer).await;
+        let wrong =
+            || format!("{message:?}: RAW-SEQUENCE[-INDEX] or TELEMETRY-SEQUENCE is expected");
+        return Ok(tracer.message(Message::parse(message).with_context(wrong)?).await?);
     }
     if let Some(id) = &args.request_id {
-        let day = -24 * 3_600_000_000;
-        let mut stories = Vec::new();
-        for sequence in of_request(tracer.wire, id, connect::now_here().plus_micros(day)).await? {
-            stories.extend(tracer.telemetry(sequence).await?);
-        }
-        return Ok(stories);
+        return Ok(tracer.request(id, connect::now_here()).await?);
     }
     let at = args.at.context("what? See `haystack trace --help`")?;
     if let Some(id) = args.entity {
@@ -105,36 +98,6 @@ async fn stories(args: &TraceArgs, tracer: &Tracer<'_>) -> anyhow::Result<Vec<St
     }
     let device = args.device.as_ref().context("what? See `haystack trace --help`")?;
     by_device(args, tracer, device, at).await
-}
-
-async fn by_message(text: &str, tracer: &Tracer<'_>) -> anyhow::Result<Vec<Story>> {
-    let parts: Vec<&str> = text.split(['-', ':', '.']).collect();
-    let number = |text: &str| text.parse::<u64>().ok();
-    let wrong = || format!("{text:?}: RAW-SEQUENCE[-INDEX] or TELEMETRY-SEQUENCE is expected");
-    match parts[..] {
-        ["RAW", sequence, index] => {
-            let index = index.parse().ok().with_context(wrong)?;
-            let story = tracer.raw(number(sequence).with_context(wrong)?, index).await?;
-            Ok(story.into_iter().collect())
-        }
-        ["RAW", sequence] => {
-            let sequence = number(sequence).with_context(wrong)?;
-            let mut stories = Vec::new();
-            while let Some(story) = tracer.raw(sequence, stories.len() as u16).await? {
-                stories.push(story);
-                if stories.len() == MESSAGES {
-                    eprintln!("haystack: the first {MESSAGES}; name others by their index");
-                    break;
-                }
-            }
-            Ok(stories)
-        }
-        ["TELEMETRY", sequence] => {
-            let sequence = number(sequence).with_context(wrong)?;
-            Ok(tracer.telemetry(sequence).await?.into_iter().collect())
-        }
-        _ => anyhow::bail!(wrong()),
-    }
 }
 
 fn of_entity(directory: &Directory, id: EntityId) -> anyhow::Result<(OrgRef, EntityId)> {
@@ -249,16 +212,6 @@ fn values(values: &domain::Values) -> String {
     if all.is_empty() { "no value".to_owned() } else { all.join(", ") }
 }
 
-fn version(version: RowVersion) -> String {
-    let (origin, revision) = version.unpack();
-    let stream = match origin.stream {
-        domain::OriginStream::Raw => format!("RAW-{}-{}", origin.sequence, origin.index),
-        domain::OriginStream::Telemetry => format!("TELEMETRY-{}", origin.sequence),
-    };
-    let replay = if revision.0 > 0 { format!(" by replay {}", revision.0) } else { String::new() };
-    format!("{stream}{replay}, accepted {}", origin.accepted_at)
-}
-
 fn told(fate: &Fate) -> String {
     match fate {
         Fate::Stored { committed_at, changed } => {
@@ -273,8 +226,8 @@ fn told(fate: &Fate) -> String {
             };
             format!("stored, {at}{changed}")
         }
-        Fate::Superseded(by) => format!("superseded by {}", version(*by)),
-        Fate::Deleted(by) => format!("deleted by {}", version(*by)),
+        Fate::Superseded(by) => format!("superseded by {}", name_of(*by)),
+        Fate::Deleted(by) => format!("deleted by {}", name_of(*by)),
         Fate::Refused(letter) => format!("refused: letter {letter} (haystack dead-letters show)"),
         Fate::InFlight => "on its way".to_owned(),
         Fate::Lost => {
@@ -282,82 +235,4 @@ fn told(fate: &Fate) -> String {
         }
         Fate::Unknown(why) => format!("does not answer: {why}"),
     }
-}
-
-fn fate_as_json(fate: &Fate) -> Value {
-    match fate {
-        Fate::Stored { committed_at, changed } => json!({
-            "fate": "stored",
-            "committed_at": committed_at.map(|at| at.to_string()),
-            "changed": changed,
-        }),
-        Fate::Superseded(by) => json!({ "fate": "superseded", "by": version(*by) }),
-        Fate::Deleted(by) => json!({ "fate": "deleted", "by": version(*by) }),
-        Fate::Refused(letter) => json!({ "fate": "refused", "letter": letter }),
-        Fate::InFlight => json!({ "fate": "in_flight" }),
-        Fate::Lost => json!({ "fate": "lost" }),
-        Fate::Unknown(why) => json!({ "fate": "unknown", "why": why }),
-    }
-}
-
-fn as_json(story: &Story) -> Value {
-    let received = story.received.as_ref().map(|received| {
-        json!({
-            "message": format!("RAW-{}-{}", received.origin.sequence, received.origin.index),
-            "stored_at": received.origin.accepted_at.to_string(),
-            "name": received.name,
-            "org": received.sender.as_ref().map(|sender| &sender.0),
-            "device": received.sender.as_ref().map(|sender| &sender.1),
-            "device_type": received.sender.as_ref().map(|sender| &sender.2),
-            "profile_version": received.sender.as_ref().map(|sender| sender.3),
-            "received_at": received.received_at.to_string(),
-            "content_type": received.content_type,
-            "bytes": received.bytes,
-            "archived": received.archived,
-        })
-    });
-    let published = story.published.iter().map(|published| {
-        json!({
-            "message": format!("TELEMETRY-{}", published.position.sequence),
-            "stored_at": published.position.stored_at.to_string(),
-            "subject": published.subject,
-            "revision": published.revision,
-            "profile_version": published.profile_version,
-            "request_id": published.request_id,
-            "readings": published.readings,
-        })
-    });
-    let readings = story.readings.iter().map(|reading| {
-        let fates =
-            reading.fates.iter().map(|(target, fate)| (target.to_string(), fate_as_json(fate)));
-        json!({
-            "entity_id": reading.entity,
-            "device": reading.point.as_ref().map(|point| &point.0),
-            "metric": reading.point.as_ref().map(|point| &point.1),
-            "ts": reading.row.ts.to_string(),
-            "value_n": reading.row.values.n,
-            "value_b": reading.row.values.b,
-            "value_s": reading.row.values.s,
-            "value_ts": reading.row.values.ts.map(|ts| ts.to_string()),
-            "version": version(reading.row.version),
-            "targets": fates.collect::<serde_json::Map<_, _>>(),
-        })
-    });
-    let letters = story.letters.iter().map(|(number, letter)| {
-        json!({
-            "number": number,
-            "reason": letter.reason,
-            "detail": letter.detail,
-            "attempts": letter.attempts,
-            "target": letter.target,
-        })
-    });
-    json!({
-        "received": received,
-        "published": published.collect::<Vec<_>>(),
-        "readings": readings.collect::<Vec<_>>(),
-        "more_readings": story.more,
-        "letters": letters.collect::<Vec<_>>(),
-        "searched": story.searched,
-    })
 }

@@ -12,6 +12,11 @@ use utoipa::ToSchema;
 #[schema(pattern = "^[A-Za-z0-9_-]{1,64}$", example = "TS-001-2024")]
 pub(crate) struct DeviceId(String);
 
+/// A target's name.
+#[derive(Serialize, ToSchema)]
+#[schema(pattern = "^[a-z][a-z0-9_-]{0,30}$", example = "secondary")]
+pub(crate) struct TargetName(String);
+
 /// A type's name, unique in its org.
 #[derive(Serialize, ToSchema)]
 #[schema(pattern = "^[A-Za-z0-9_-]{1,64}$", example = "temperature-sensor")]

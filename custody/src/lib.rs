@@ -5,6 +5,7 @@ pub mod backfill;
 pub mod compare;
 pub mod gaps;
 pub mod repair;
+pub mod tell;
 pub mod trace;
 mod truth;
 

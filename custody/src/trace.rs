@@ -32,6 +32,37 @@ const LETTERS: usize = 10_000;
 /// Readings of one message that are followed.
 pub const MOST_READINGS: usize = 200;
 
+/// Device messages of one message of `RAW`, or of one device, that are followed.
+pub const MESSAGES: usize = 50;
+/// How far from the moment that was asked for a device's messages are looked for, in microseconds.
+pub const AROUND: i64 = 600_000_000;
+/// How far back a request is looked for, in microseconds.
+const REQUESTS: i64 = 24 * 3_600_000_000;
+
+/// A message, as people and answers name it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Message {
+    /// `RAW-{sequence}-{index}`, or without the index: all of them.
+    Raw(u64, Option<u16>),
+    /// `TELEMETRY-{sequence}`.
+    Telemetry(u64),
+}
+
+impl Message {
+    /// Reads it.
+    pub fn parse(text: &str) -> Option<Self> {
+        let parts: Vec<&str> = text.split('-').collect();
+        match parts[..] {
+            [RAW, sequence] => Some(Self::Raw(sequence.parse().ok()?, None)),
+            [RAW, sequence, index] => {
+                Some(Self::Raw(sequence.parse().ok()?, Some(index.parse().ok()?)))
+            }
+            [TELEMETRY, sequence] => Some(Self::Telemetry(sequence.parse().ok()?)),
+            _ => None,
+        }
+    }
+}
+
 /// What is asked, and with what.
 #[derive(Clone, Copy)]
 pub struct Tracer<'a> {
@@ -173,6 +204,36 @@ impl Tracer<'_> {
                 story.readings.push(reading);
             }
             stories.push(story);
+        }
+        Ok(stories)
+    }
+
+    /// A message, or the first [`MESSAGES`] of a pack.
+    pub async fn message(&self, message: Message) -> Result<Vec<Story>, Fault> {
+        match message {
+            Message::Raw(sequence, Some(index)) => {
+                Ok(self.raw(sequence, index).await?.into_iter().collect())
+            }
+            Message::Raw(sequence, None) => {
+                let mut stories = Vec::new();
+                while stories.len() < MESSAGES
+                    && let Some(story) = self.raw(sequence, stories.len() as u16).await?
+                {
+                    stories.push(story);
+                }
+                Ok(stories)
+            }
+            Message::Telemetry(sequence) => {
+                Ok(self.telemetry(sequence).await?.into_iter().collect())
+            }
+        }
+    }
+
+    /// What a request to the API brought, within the day before `now`.
+    pub async fn request(&self, id: &str, now: Timestamp) -> Result<Vec<Story>, Fault> {
+        let mut stories = Vec::new();
+        for sequence in of_request(self.wire, id, now.plus_micros(-REQUESTS)).await? {
+            stories.extend(self.telemetry(sequence).await?);
         }
         Ok(stories)
     }
@@ -550,11 +611,7 @@ async fn read_one(
 }
 
 /// The sequences of messages of a stream that bear a request's id, from a moment on.
-pub async fn of_request(
-    wire: &Wire,
-    request_id: &str,
-    since: Timestamp,
-) -> Result<Vec<u64>, Fault> {
+async fn of_request(wire: &Wire, request_id: &str, since: Timestamp) -> Result<Vec<u64>, Fault> {
     let Some(first) = sequence_since(wire, TELEMETRY, "telemetry.>", since).await? else {
         return Ok(Vec::new());
     };
@@ -569,4 +626,19 @@ pub async fn of_request(
     })
     .await?;
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_have_names() {
+        assert_eq!(Message::parse("RAW-17-3"), Some(Message::Raw(17, Some(3))));
+        assert_eq!(Message::parse("RAW-17"), Some(Message::Raw(17, None)));
+        assert_eq!(Message::parse("TELEMETRY-5"), Some(Message::Telemetry(5)));
+        for no in ["", "RAW", "RAW-x", "raw-1", "TELEMETRY-1-2", "RAW-1-99999", "MODEL-1"] {
+            assert_eq!(Message::parse(no), None, "{no}");
+        }
+    }
 }

@@ -6,6 +6,7 @@ pub mod access;
 pub mod batch;
 pub mod chunk;
 pub mod command;
+pub mod custody;
 pub mod deletion;
 pub mod device_type;
 pub mod directory;

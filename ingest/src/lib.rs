@@ -13,6 +13,7 @@ mod attend;
 mod batching;
 mod bisect;
 mod counters;
+mod custody;
 mod every;
 mod gather;
 mod gathered;
@@ -27,7 +28,7 @@ mod write;
 
 use anyhow::Context;
 use counters::Counters;
-use domain::Holds;
+use domain::{Holds, TargetName};
 use nats::{
     Wire,
     publish::Patience,
@@ -39,8 +40,11 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, PoisonError},
 };
-use store::{Login, OrgRef};
+use store::{Database, Login, OrgRef};
 use target::Target;
+
+/// Connections to each target for those who ask where readings are.
+const READERS: u32 = 2;
 
 /// Runs until shutdown. It starts though every database is away; an error is a mistake in the
 /// configuration.
@@ -66,12 +70,14 @@ pub async fn run(
         let archives = settings.archives();
         lifecycle.spawn(attend::run(part, target, open, archives));
     }
-    let patience = Patience {
+    let patience = |what: &str| Patience {
         holds: holds.clone(),
-        what: "trim".to_owned(),
+        what: what.to_owned(),
         shutdown: lifecycle.shutdown.clone(),
     };
-    lifecycle.spawn(trim::run(wire.clone(), config.retention.into(), patience));
+    lifecycle.spawn(trim::run(wire.clone(), config.retention.into(), patience("trim")));
+    let custody = custody::Custody { wire: wire.clone(), targets: readers(config)? };
+    lifecycle.spawn(custody::run(custody, patience("custody")));
     let instance = config.ingest.instance.clone();
     let report = move || Report {
         service: "ingest".to_owned(),
@@ -84,6 +90,19 @@ pub async fn run(
     lifecycle.spawn(report::serve(wire, report, lifecycle.shutdown.clone()));
     lifecycle.shutdown.cancelled().await;
     Ok(())
+}
+
+/// Connections to every target for those who ask where readings are, the primary first.
+fn readers(config: &Config) -> anyhow::Result<Vec<(TargetName, Database)>> {
+    let open = |(name, settings): (&TargetName, &service::config::Target)| {
+        let login = Login { url: settings.url.clone(), pgpass: Some(config.pgpass()) };
+        let limits = store::Limits { connections: READERS, ..store::Limits::default() };
+        let database = Database::open(&login, "haystack-custody", limits);
+        Ok((name.clone(), database.with_context(|| format!("targets.{name}"))?))
+    };
+    let mut targets: Vec<_> = config.targets.iter().map(open).collect::<anyhow::Result<_>>()?;
+    targets.sort_by_key(|(name, _)| name != config.primary().0);
+    Ok(targets)
 }
 
 /// Begins everything that a target does.

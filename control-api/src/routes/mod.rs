@@ -3,6 +3,7 @@
 mod access;
 mod asset;
 mod bulk;
+mod custody;
 mod device;
 mod entity;
 mod health;
@@ -40,6 +41,7 @@ fn router() -> OpenApiRouter<Api> {
         .merge(health::routes())
         .merge(letter::routes())
         .merge(replay::routes())
+        .merge(custody::routes())
         .merge(bulk::routes())
         .merge(value::routes())
         .merge(entity::routes())

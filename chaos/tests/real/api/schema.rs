@@ -44,6 +44,8 @@ async fn things(api: &Api) -> BTreeMap<&'static str, Vec<Value>> {
         ("device_type", vec![json!("temperature-sensor")]),
         ("device", vec![json!("TS-001-2024")]),
         ("tag", vec![json!("site")]),
+        ("target", vec![json!("secondary")]),
+        ("message", vec![json!("TELEMETRY-1")]),
     ]);
     let mut add = |kind, id| things.entry(kind).or_default().push(id);
     let kind = json!({ "name": "Chiller", "metric_definitions": {} });

@@ -1,0 +1,153 @@
+//! Stories and gaps as programs read them.
+
+use crate::{
+    gaps::{Gap, Source, Why},
+    trace::{Fate, Story},
+};
+use domain::{OrgKey, OriginStream, RowVersion};
+use serde_json::{Value, json};
+
+/// The message that gave a version, for people and programs.
+pub fn name_of(version: RowVersion) -> String {
+    let (origin, revision) = version.unpack();
+    let stream = match origin.stream {
+        OriginStream::Raw => format!("RAW-{}-{}", origin.sequence, origin.index),
+        OriginStream::Telemetry => format!("TELEMETRY-{}", origin.sequence),
+    };
+    let replay = if revision.0 > 0 { format!(" by replay {}", revision.0) } else { String::new() };
+    format!("{stream}{replay}, accepted {}", origin.accepted_at)
+}
+
+fn fate(fate: &Fate) -> Value {
+    match fate {
+        Fate::Stored { committed_at, changed } => json!({
+            "fate": "stored",
+            "committed_at": committed_at.map(|at| at.to_string()),
+            "changed": changed,
+        }),
+        Fate::Superseded(by) => json!({ "fate": "superseded", "by": name_of(*by) }),
+        Fate::Deleted(by) => json!({ "fate": "deleted", "by": name_of(*by) }),
+        Fate::Refused(letter) => json!({ "fate": "refused", "letter": letter }),
+        Fate::InFlight => json!({ "fate": "in_flight" }),
+        Fate::Lost => json!({ "fate": "lost" }),
+        Fate::Unknown(why) => json!({ "fate": "unknown", "why": why }),
+    }
+}
+
+/// A story, as programs read it.
+pub fn as_json(story: &Story) -> Value {
+    let received = story.received.as_ref().map(|received| {
+        json!({
+            "message": format!("RAW-{}-{}", received.origin.sequence, received.origin.index),
+            "stored_at": received.origin.accepted_at.to_string(),
+            "name": received.name,
+            "org": received.sender.as_ref().map(|sender| &sender.0),
+            "device": received.sender.as_ref().map(|sender| &sender.1),
+            "device_type": received.sender.as_ref().map(|sender| &sender.2),
+            "profile_version": received.sender.as_ref().map(|sender| sender.3),
+            "received_at": received.received_at.to_string(),
+            "content_type": received.content_type,
+            "bytes": received.bytes,
+            "archived": received.archived,
+        })
+    });
+    let published = story.published.iter().map(|published| {
+        json!({
+            "message": format!("TELEMETRY-{}", published.position.sequence),
+            "stored_at": published.position.stored_at.to_string(),
+            "subject": published.subject,
+            "revision": published.revision,
+            "profile_version": published.profile_version,
+            "request_id": published.request_id,
+            "readings": published.readings,
+        })
+    });
+    let readings = story.readings.iter().map(|reading| {
+        let fates = reading.fates.iter().map(|(target, it)| (target.to_string(), fate(it)));
+        json!({
+            "entity_id": reading.entity,
+            "device": reading.point.as_ref().map(|point| &point.0),
+            "metric": reading.point.as_ref().map(|point| &point.1),
+            "ts": reading.row.ts.to_string(),
+            "value_n": reading.row.values.n,
+            "value_b": reading.row.values.b,
+            "value_s": reading.row.values.s,
+            "value_ts": reading.row.values.ts.map(|ts| ts.to_string()),
+            "version": name_of(reading.row.version),
+            "targets": fates.collect::<serde_json::Map<_, _>>(),
+        })
+    });
+    let letters = story.letters.iter().map(|(number, letter)| {
+        json!({
+            "number": number,
+            "reason": letter.reason,
+            "detail": letter.detail,
+            "attempts": letter.attempts,
+            "target": letter.target,
+        })
+    });
+    json!({
+        "received": received,
+        "published": published.collect::<Vec<_>>(),
+        "readings": readings.collect::<Vec<_>>(),
+        "more_readings": story.more,
+        "letters": letters.collect::<Vec<_>>(),
+        "searched": story.searched,
+    })
+}
+
+/// Where readings stopped, for people.
+pub fn why(gap: &Gap) -> String {
+    match (&gap.why, &gap.source) {
+        (Why::Behind(by), _) => {
+            format!("the primary is {} s behind (haystack status)", by.as_secs())
+        }
+        (Why::Dead(count, reason), _) => {
+            format!("{count} dead letters, the last: {reason} (haystack dead-letters list)")
+        }
+        (Why::NotOfThisPoint(count), _) => {
+            format!("the device sent {count} messages without it (haystack trace)")
+        }
+        (Why::Silent, Source::Device { device, sender, .. }) if device != sender => {
+            format!("the gateway {sender} sent nothing")
+        }
+        (Why::Silent, _) => "the device sent nothing".to_owned(),
+        (Why::NothingCame, _) => {
+            "nobody's message came: bridge, broker or stream server was away".to_owned()
+        }
+        (Why::Stopped, Source::Simulator(id)) => format!("simulator {id} stood still"),
+        (Why::Stopped | Why::NotPosted, _) => "nobody posted it".to_owned(),
+    }
+}
+
+/// A gap, as programs read it.
+pub fn gap_as_json(org: &OrgKey, gap: &Gap) -> Value {
+    let (device, metric, simulator) = match &gap.source {
+        Source::Device { device, metric, .. } => (Some(device), Some(metric), None),
+        Source::Simulator(id) => (None, None, Some(id)),
+        Source::Other => (None, None, None),
+    };
+    let stopped = match &gap.why {
+        Why::Behind(_) => "target_behind",
+        Why::Dead(..) => "dead_letters",
+        Why::NotOfThisPoint(_) => "not_of_this_point",
+        Why::Silent => "device_silent",
+        Why::NothingCame => "nothing_came",
+        Why::Stopped => "simulator_stopped",
+        Why::NotPosted => "not_posted",
+    };
+    json!({
+        "org": org,
+        "entity_id": gap.entity,
+        "name": gap.name,
+        "device": device,
+        "metric": metric,
+        "simulator_id": simulator,
+        "interval_seconds": gap.interval.as_secs_f64(),
+        "after": gap.after.map(|at| at.to_string()),
+        "until": gap.until.map(|at| at.to_string()),
+        "missing": gap.missing,
+        "why": stopped,
+        "detail": why(gap),
+    })
+}

@@ -1,0 +1,107 @@
+//! Answers where readings are: of all targets, for whoever asks over NATS. It reads with connections of its
+//! own, few of them.
+
+use custody::{
+    compare::Target,
+    gaps::{Question, gaps},
+    tell::{as_json, gap_as_json},
+    trace::{Message, Story, Tracer},
+};
+use domain::{
+    Clock, EntityId, OrgKey, SystemClock, TargetName, Timestamp,
+    custody::{Ask, SERVICE, Told, VERBS},
+    directory::Directory,
+};
+use nats::{
+    Wire,
+    micro::{Refusal, Serves, serve},
+    model,
+    publish::Patience,
+};
+use serde_json::Value;
+use std::sync::Arc;
+use store::{Database, OrgRef};
+
+/// Questions at once; more are told to come again.
+const AT_ONCE: usize = 4;
+
+/// What is asked with: the primary first.
+pub(crate) struct Custody {
+    pub(crate) wire: Wire,
+    pub(crate) targets: Vec<(TargetName, Database)>,
+}
+
+/// Serves until shutdown.
+pub(crate) async fn run(custody: Custody, patience: Patience) {
+    let custody = Arc::new(custody);
+    let wire = custody.wire.clone();
+    let serves = Serves { name: SERVICE, verbs: &VERBS, at_once: AT_ONCE };
+    serve(&wire, &patience, serves, |ask: Ask, _| {
+        let custody = custody.clone();
+        async move { custody.answer(ask).await }
+    })
+    .await;
+}
+
+fn away(fault: impl std::fmt::Display) -> Refusal {
+    tracing::warn!(%fault, "a question of where readings are has no answer");
+    Refusal::new(503, "a database or the stream server does not answer; try again")
+}
+
+impl Custody {
+    async fn answer(&self, ask: Ask) -> Result<Told, Refusal> {
+        // A user of the command line reads the model anew each time, too: questions are rare.
+        let directory = model::load(&self.wire).await.map_err(away)?;
+        let list: Vec<Value> = match ask {
+            Ask::Gaps { org, from, to } => self.gaps(&directory, &org, (from, to)).await?,
+            ask => self.stories(&directory, ask).await?.iter().map(as_json).collect(),
+        };
+        let json = serde_json::to_string(&list).map_err(away)?;
+        Ok(Told { json })
+    }
+
+    fn targets(&self) -> Vec<Target<'_>> {
+        self.targets.iter().map(|(name, database)| Target { name, database }).collect()
+    }
+
+    async fn stories(&self, directory: &Directory, ask: Ask) -> Result<Vec<Story>, Refusal> {
+        let targets = self.targets();
+        let tracer = Tracer { wire: &self.wire, directory, targets: &targets };
+        let stories = match ask {
+            Ask::Reading { entity, at } => {
+                let org = of_entity(directory, entity)?;
+                tracer.keys(&org, &[(entity, at)]).await
+            }
+            Ask::Message { name } => {
+                let wrong =
+                    || Refusal::new(422, "RAW-SEQUENCE[-INDEX] or TELEMETRY-SEQUENCE is expected");
+                tracer.message(Message::parse(&name).ok_or_else(wrong)?).await
+            }
+            Ask::Request { id } => tracer.request(&id, SystemClock.now()).await,
+            Ask::Gaps { .. } => Ok(Vec::new()),
+        };
+        stories.map_err(away)
+    }
+
+    async fn gaps(
+        &self,
+        directory: &Directory,
+        key: &OrgKey,
+        (from, to): (Timestamp, Timestamp),
+    ) -> Result<Vec<Value>, Refusal> {
+        let none = || Refusal::new(404, "there is no such org");
+        let org = directory.org(key).ok_or_else(none)?;
+        let org = &OrgRef { id: org.id, key: org.key.clone() };
+        let Some(primary) = self.targets().first().copied() else { return Ok(Vec::new()) };
+        let question = Question { wire: &self.wire, directory, primary, org, from, to };
+        let (_, gaps) = gaps(&question).await.map_err(away)?;
+        Ok(gaps.iter().map(|gap| gap_as_json(key, gap)).collect())
+    }
+}
+
+fn of_entity(directory: &Directory, entity: EntityId) -> Result<OrgRef, Refusal> {
+    let none = || Refusal::new(404, "there is no such entity");
+    let entity = directory.entity(entity).ok_or_else(none)?;
+    let org = directory.org_by_id(entity.org_id).ok_or_else(none)?;
+    Ok(OrgRef { id: org.id, key: org.key.clone() })
+}
