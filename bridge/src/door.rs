@@ -36,7 +36,7 @@ use tokio_util::sync::DropGuard;
 const DOOR: &str = "mqtt";
 /// A door that begins looks at so many of the last sequences of `RAW`: the packs whose confirmations
 /// may not have reached the broker, and some before.
-const PACKS_BACK: u64 = 64;
+const PACKS_BACK: u64 = nats::retention::DOORS;
 /// The same of `CHUNKS`: a part is a message of its own, and [`nats::pack`] has 256 on their way.
 const PARTS_BACK: u64 = 256;
 /// Media type of payloads; other codecs come with their device types.

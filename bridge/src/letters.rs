@@ -10,7 +10,7 @@ mod show;
 
 use crate::Shared;
 use domain::{
-    Clock, Letter, Stage, SystemClock,
+    Clock, Letter, Reason, Stage, SystemClock,
     letter::Dropped,
     normalize::TimeLimits,
     recall::{Ask, MAX_REASON, Redriven, SERVICE, Told, VERBS},
@@ -111,7 +111,8 @@ async fn redrive(
     };
     domain::failpoint::hit(domain::failpoint::BEFORE_LETTER_LEAVES);
     letters::remove(&shared.wire, number).await.map_err(|fault| away(&fault))?;
-    if again.is_none() {
+    // What could not be read as a whole may have given letters of its own, about parts of the same bytes.
+    if again.is_none() && about.reason != Reason::Undecodable {
         letters::forget(&shared.wire, &about).await.map_err(|fault| away(&fault))?;
     }
     Ok(match again {

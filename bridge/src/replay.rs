@@ -28,6 +28,7 @@ use nats::{
     envelope, outcome,
     publish::{Outgoing, Patience, last_sequence, sequence_since, until_stored},
     replays::{self, Kept, ReplayFault},
+    retention,
     streams::RAW,
 };
 use std::{
@@ -172,7 +173,9 @@ struct Worker<'a> {
 
 impl Worker<'_> {
     async fn run(mut self) -> Result<(), Rest> {
-        self.begin().await?;
+        if !self.begin().await? {
+            return Ok(());
+        }
         self.named = named(&self.shared.wire, self.kept.replay.id).await?;
         let (first, last) = (self.kept.replay.done + 1, self.kept.replay.last);
         let wire = self.shared.wire.clone();
@@ -204,15 +207,29 @@ impl Worker<'_> {
         self.save().await.map(drop)
     }
 
-    /// Finds out which messages it is about, where that is not known yet.
-    async fn begin(&mut self) -> Result<(), Rest> {
+    /// Finds out which messages it is about, where that is not known yet. `false`: it can't go on, because
+    /// while it rested `RAW` has let go of some of them.
+    async fn begin(&mut self) -> Result<bool, Rest> {
         if self.kept.replay.first > 0 {
-            return Ok(());
+            let held = retention::held(&self.shared.wire, RAW).await;
+            let held = held.map_err(|fault| PublishFault::Later(fault.to_string()))?;
+            let replay = &mut self.kept.replay;
+            if replay.done >= replay.last || held.first <= replay.done + 1 {
+                return Ok(true);
+            }
+            replay.state = State::Failed(format!(
+                "RAW has let go of the messages from {} to {} while it rested; what is left can be \
+                 processed by another replay",
+                replay.done + 1,
+                held.first - 1
+            ));
+            replay.owner = None;
+            return self.save().await.map(|_| false);
         }
         let (first, last) = range(&self.shared.wire, &self.kept.replay.spec).await?;
         let replay = &mut self.kept.replay;
         (replay.first, replay.last, replay.done) = (first, last, first - 1);
-        self.save().await.map(drop)
+        self.save().await.map(|_| true)
     }
 
     /// Processes one message of `RAW`.

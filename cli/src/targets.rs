@@ -273,6 +273,9 @@ async fn backfill(
             "org {}: {} rows looked at, {} new in {}, {} deletions",
             org.key, done.looked_at, done.written, to.name, done.deletions
         );
+        if done.refused > 0 {
+            println!("  {} rows are refused by the database of {} itself", done.refused, to.name);
+        }
     }
     println!("done in {:.1} s; `haystack verify` compares", begun.elapsed().as_secs_f64());
     Ok(ExitCode::SUCCESS)

@@ -57,6 +57,8 @@ pub(crate) async fn run(args: &TraceArgs, globals: &Globals) -> anyhow::Result<E
     let wire = connect::now(&config, "operator").await?;
     let directory = nats::model::load(&wire).await?;
     let mut databases = databases::targets(&config, "trace")?;
+    let register = nats::targets::list(&wire).await?;
+    databases.retain(|(name, _)| register.get(name).is_none_or(|it| it.detached.is_none()));
     databases.sort_by_key(|(name, _)| name != config.primary().0);
     let targets: Vec<Target<'_>> = databases
         .iter()

@@ -1,7 +1,7 @@
 //! Messages of devices that speak HTTP, on their way into `RAW`: what came in while one pack was on its way
 //! is the next.
 
-use crate::problem::Problem;
+use crate::{problem::Problem, shell::request_id};
 use axum::http::StatusCode;
 use domain::{
     Clock, DeviceId, OrgKey, SystemClock, Timestamp,
@@ -11,7 +11,8 @@ use domain::{
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use nats::{
     Wire, envelope,
-    pack::random,
+    model::REQUEST_ID,
+    pack::{PLACES, random},
     publish::{Outgoing, PublishFault, publish},
 };
 use service::config;
@@ -42,6 +43,8 @@ const MAX_RATES: usize = 10_000;
 struct Waiting {
     entries: Vec<RawMessage<'static>>,
     bytes: usize,
+    /// The request that brought them.
+    request: String,
     /// Theirs until they are gone from memory, whether somebody still waits or not.
     _room: Room,
     stored: oneshot::Sender<Result<(u64, usize), String>>,
@@ -141,7 +144,7 @@ impl Door {
         let full = || Problem::away("too much waits for the stream; nothing was taken");
         let room = Room::take(&self.waiting, bytes).ok_or_else(full)?;
         let (stored, told) = oneshot::channel();
-        let waiting = Waiting { entries, bytes, _room: room, stored };
+        let waiting = Waiting { entries, bytes, request: request_id(), _room: room, stored };
         self.queue.try_send(waiting).map_err(|_| full())?;
         let told = told.await;
         told.unwrap_or_else(|_| Err("stopping".to_owned())).map_err(|why| {
@@ -195,12 +198,15 @@ impl Packer {
             }
             let taken = self.fill(first, &mut queue);
             let (mut pack, mut tellers, mut rooms) = (Pack::default(), Vec::new(), Vec::new());
-            for Waiting { entries, stored, _room: room, .. } in taken {
+            let (mut requests, mut places) = (Vec::new(), Vec::new());
+            for Waiting { entries, request, stored, _room: room, .. } in taken {
                 tellers.push((pack.entries.len(), stored));
+                requests.push(request);
+                places.push(pack.entries.len().to_string());
                 rooms.push(room);
                 pack.entries.extend(entries);
             }
-            let told = self.publish(&pack).await;
+            let told = self.publish(&pack, &requests.join(","), &places.join(",")).await;
             drop(pack);
             drop(rooms);
             for (index, stored) in tellers {
@@ -229,11 +235,19 @@ impl Packer {
         taken
     }
 
-    async fn publish(&mut self, pack: &Pack<'static>) -> Result<u64, String> {
+    /// `requests` brought the messages from `places` on.
+    async fn publish(
+        &mut self,
+        pack: &Pack<'static>,
+        requests: &str,
+        places: &str,
+    ) -> Result<u64, String> {
         self.number += 1;
         let id = format!("{DOOR}-{:016x}-{}", self.session, self.number);
         let about = pack.entries.iter().map(|entry| entry.payload.len() + 128).sum();
-        let message = Outgoing::new(&self.subject, &id, envelope::encode_sized(pack, about));
+        let message = Outgoing::new(&self.subject, &id, envelope::encode_sized(pack, about))
+            .header(REQUEST_ID, requests)
+            .header(PLACES, places);
         let began = Instant::now();
         loop {
             match publish(&self.wire, message.clone()).await {

@@ -2,9 +2,9 @@
 //! like everything, so what was deleted, or came later, stays as it is.
 
 use crate::{Fault, compare::Target};
-use domain::{Timestamp, Work};
+use domain::{Row, Timestamp, Work};
 use store::{
-    OrgRef, Writer,
+    OrgRef, Verdict, Writer,
     read::{self, Key},
     verify::{self, Recent, deletions},
 };
@@ -25,6 +25,8 @@ pub struct Progress {
     pub written: u64,
     /// Deletions that were new to it.
     pub deletions: u64,
+    /// Rows that the target's database refuses for what is in them.
+    pub refused: u64,
 }
 
 /// Fills an org of a target. Pieces that both have alike are not written: begun anew, it goes on where it
@@ -71,10 +73,32 @@ pub async fn fill(
         let theirs = verify::span(to.database, org, span).await.map_err(to.fault())?;
         let ours = verify::span(from.database, org, span).await.map_err(from.fault())?;
         if ours != theirs {
-            let work = Work { rows, ..Work::default() };
-            let written = writer.write(org, &work).await.map_err(to.fault())?;
-            done.written += written.counts().changed;
+            let (written, refused) = write(&writer, org, rows).await.map_err(to.fault())?;
+            done.written += written;
+            done.refused += refused;
         }
         progress(done);
     }
+}
+
+/// Writes rows; those that the database refuses alone are left out. How many were written, and refused.
+async fn write(writer: &Writer, org: &OrgRef, rows: Vec<Row>) -> Result<(u64, u64), store::Fault> {
+    let (mut todo, mut written, mut refused) = (vec![rows], 0, 0);
+    while let Some(rows) = todo.pop() {
+        let mut work = Work { rows, ..Work::default() };
+        match writer.write(org, &work).await {
+            Ok(committed) => written += committed.counts().changed,
+            Err(fault) if fault.verdict == Verdict::Data && work.rows.len() > 1 => {
+                let second = work.rows.split_off(work.rows.len() / 2);
+                todo.extend([second, work.rows]);
+            }
+            Err(fault) if fault.verdict == Verdict::Data => {
+                let row = &work.rows[0];
+                tracing::warn!(entity = %row.entity, ts = %row.ts, %fault, "refused");
+                refused += 1;
+            }
+            Err(fault) => return Err(fault),
+        }
+    }
+    Ok((written, refused))
 }

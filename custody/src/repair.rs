@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use store::{
     Verdict, Writer,
     repair::{MOST, Mend, forget_deletions, mend, restore_current},
-    verify::{Range, Refused, Sample, compare_hour, deletions},
+    verify::{Range, Refused, Sample, compare_hour, deletions, same},
 };
 
 /// Keys in memory at once; the stream is read once for so many.
@@ -143,6 +143,9 @@ impl Job<'_> {
 
     /// Gathers what differs in an hour, and works on it where that is a lot.
     async fn hour(&mut self, hour: Timestamp, lot: &mut Vec<Sample>) -> Result<(), Fault> {
+        if lot.len() > LOT / 2 {
+            self.lot(lot).await?;
+        }
         for _ in 0..ROUNDS {
             let comparison = self.pair.comparison(&self.refused);
             let room = LOT - lot.len();
@@ -223,7 +226,11 @@ impl Job<'_> {
                 }
             };
             let is_refused = right.is_some_and(|row| refused.contains(&(entity, ts, row.version)));
-            if !is_refused && right != row {
+            let wrong = match (right, row) {
+                (Some(right), Some(row)) => !same(right, row),
+                (right, row) => right.is_some() != row.is_some(),
+            };
+            if !is_refused && wrong {
                 mends.push(Mend { entity, ts, expected, row: right.cloned() });
             }
         }
@@ -235,7 +242,7 @@ impl Job<'_> {
         let mut put_right = 0;
         while let Some(part) = todo.pop() {
             match mend(target.database, self.pair.org, part).await {
-                Ok(()) => put_right += part.len() as u64,
+                Ok(changed) => put_right += changed.min(part.len() as u64),
                 Err(fault) if fault.verdict == Verdict::Data && part.len() > 1 => {
                     let (first, second) = part.split_at(part.len() / 2);
                     todo.extend([second, first]);

@@ -1,10 +1,15 @@
 //! The way of one reading: from the message in which it came to its row in every target, or to what became of
 //! it instead.
 
+mod fate;
+mod story;
+
+pub use story::{Fate, MOST_READINGS, Message, Published, Reading, Received, Story};
+
 use crate::{Fault, compare::Target};
 use domain::{
-    Batch, DeviceId, EntityId, Letter, OrgKey, Origin, OriginStream, Position, Reason, Row,
-    RowVersion, Sample, Stage, TargetName, Timestamp,
+    Batch, EntityId, Letter, OrgKey, Origin, OriginStream, Position, Reason, Row, RowVersion,
+    Sample, Stage, Timestamp,
     directory::Directory,
     raw::{Pack, RawMessage},
     subject::telemetry_of,
@@ -15,7 +20,8 @@ use nats::{
     envelope,
     history::{self, Range},
     letters::{self, Filter},
-    outcome,
+    model::REQUEST_ID,
+    pack::PLACES,
     publish::sequence_since,
     replays,
     streams::{RAW, TELEMETRY},
@@ -29,8 +35,6 @@ const SEARCHED: u64 = 50_000;
 const CLOCKS: i64 = 1_000_000;
 /// Letters that are looked at for one sender.
 const LETTERS: usize = 10_000;
-/// Readings of one message that are followed.
-pub const MOST_READINGS: usize = 200;
 
 /// Device messages of one message of `RAW`, or of one device, that are followed.
 pub const MESSAGES: usize = 50;
@@ -38,30 +42,6 @@ pub const MESSAGES: usize = 50;
 pub const AROUND: i64 = 600_000_000;
 /// How far back a request is looked for, in microseconds.
 const REQUESTS: i64 = 24 * 3_600_000_000;
-
-/// A message, as people and answers name it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Message {
-    /// `RAW-{sequence}-{index}`, or without the index: all of them.
-    Raw(u64, Option<u16>),
-    /// `TELEMETRY-{sequence}`.
-    Telemetry(u64),
-}
-
-impl Message {
-    /// Reads it.
-    pub fn parse(text: &str) -> Option<Self> {
-        let parts: Vec<&str> = text.split('-').collect();
-        match parts[..] {
-            [RAW, sequence] => Some(Self::Raw(sequence.parse().ok()?, None)),
-            [RAW, sequence, index] => {
-                Some(Self::Raw(sequence.parse().ok()?, Some(index.parse().ok()?)))
-            }
-            [TELEMETRY, sequence] => Some(Self::Telemetry(sequence.parse().ok()?)),
-            _ => None,
-        }
-    }
-}
 
 /// What is asked, and with what.
 #[derive(Clone, Copy)]
@@ -72,104 +52,6 @@ pub struct Tracer<'a> {
     pub directory: &'a Directory,
     /// The primary first.
     pub targets: &'a [Target<'a>],
-}
-
-/// A message and what became of it.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct Story {
-    /// As it came, where it came from a device.
-    pub received: Option<Received>,
-    /// Where its readings were published.
-    pub published: Vec<Published>,
-    /// Its readings, at most [`MOST_READINGS`].
-    pub readings: Vec<Reading>,
-    /// Readings that were left out of that.
-    pub more: usize,
-    /// Letters about it.
-    pub letters: Vec<(u64, Letter)>,
-    /// Messages of `TELEMETRY` that were searched without finding all.
-    pub searched: Option<u64>,
-}
-
-/// A device's message.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Received {
-    /// Its stream, sequence and place.
-    pub origin: Origin,
-    /// What the sender called itself.
-    pub name: String,
-    /// The registered device, and the device type and version that normalizes it.
-    pub sender: Option<(OrgKey, DeviceId, String, u32)>,
-    /// When the door received it.
-    pub received_at: Timestamp,
-    /// Media type.
-    pub content_type: String,
-    /// Bytes of the payload.
-    pub bytes: usize,
-    /// `RAW` has it no more: this is from the primary's archive.
-    pub archived: bool,
-}
-
-/// Where readings entered `TELEMETRY`.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Published {
-    /// Where.
-    pub position: Position,
-    /// Subject: whose, and by whom.
-    pub subject: String,
-    /// Replay's number, 0 live.
-    pub revision: u16,
-    /// The version of the device type that normalized them; 0: none did.
-    pub profile_version: u32,
-    /// The request that brought them, where there was one.
-    pub request_id: Option<String>,
-    /// Readings.
-    pub readings: usize,
-}
-
-/// A reading and what became of it in each target.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Reading {
-    /// Whose.
-    pub entity: EntityId,
-    /// Device and metric, where the model knows.
-    pub point: Option<(DeviceId, String)>,
-    /// The row that it makes.
-    pub row: Row,
-    /// What became of it.
-    pub fates: Vec<(TargetName, Fate)>,
-}
-
-/// What became of a reading in a target.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Fate {
-    /// It stands there.
-    Stored {
-        /// When its transaction was committed, where the database keeps that.
-        committed_at: Option<Timestamp>,
-        /// The values there are others: somebody changed them behind the platform's back.
-        changed: bool,
-    },
-    /// Another with a higher version stands in its place.
-    Superseded(RowVersion),
-    /// A deletion with a higher version covers it.
-    Deleted(RowVersion),
-    /// The database refused it: the letter's number.
-    Refused(u64),
-    /// The target has not come to its message yet.
-    InFlight,
-    /// The target is past its message, and nothing says where it is.
-    Lost,
-    /// The target does not answer.
-    Unknown(String),
-}
-
-impl Story {
-    /// Whether nothing says where some reading is.
-    pub fn is_lost(&self) -> bool {
-        let mut fates = self.readings.iter().flat_map(|reading| &reading.fates);
-        fates.any(|(_, fate)| *fate == Fate::Lost)
-    }
 }
 
 impl Tracer<'_> {
@@ -200,9 +82,14 @@ impl Tracer<'_> {
             let mut story = self.story(org, origin, Some(revision.0), &only).await?;
             if story.readings.is_empty() {
                 // Its message is gone from the streams.
-                let reading = self.reading(org, row, None, &[]).await?;
+                let refused = self.refused(org).await?;
+                let reading = self.reading(org, row, None, &refused).await?;
                 story.readings.push(reading);
             }
+            // Who may see this reading may not see the others of its message.
+            story.letters.retain(|(_, letter)| {
+                letter.row.as_deref().is_none_or(|text| fate::names(text, (entity, ts)))
+            });
             stories.push(story);
         }
         Ok(stories)
@@ -231,9 +118,16 @@ impl Tracer<'_> {
 
     /// What a request to the API brought, within the day before `now`.
     pub async fn request(&self, id: &str, now: Timestamp) -> Result<Vec<Story>, Fault> {
+        let since = now.plus_micros(-REQUESTS);
         let mut stories = Vec::new();
-        for sequence in of_request(self.wire, id, now.plus_micros(-REQUESTS)).await? {
+        for (sequence, _) in of_request(self.wire, TELEMETRY, "telemetry.*.api", id, since).await? {
             stories.extend(self.telemetry(sequence).await?);
+        }
+        for (sequence, (first, end)) in of_request(self.wire, RAW, "raw.http.>", id, since).await? {
+            for index in (first..end).take(MESSAGES) {
+                let Some(story) = self.raw(sequence, index).await? else { break };
+                stories.push(story);
+            }
         }
         Ok(stories)
     }
@@ -322,7 +216,7 @@ impl Tracer<'_> {
             Some((_, device, ..)) => {
                 self.letters(Stage::Ingest, Some(&org.key), device.as_str()).await?
             }
-            None => Vec::new(),
+            None => self.refused(org).await?,
         };
         // A replay published it when it ran, everything else soon after it came.
         let replay = match revision.filter(|revision| *revision > 0) {
@@ -370,6 +264,15 @@ impl Tracer<'_> {
         Ok(story)
     }
 
+    /// Letters about rows of an org that a target refused.
+    async fn refused(&self, org: &OrgRef) -> Result<Vec<(u64, Letter)>, Fault> {
+        let org = Some(Some(org.key.clone()));
+        let filter = Filter { stage: Some(Stage::Ingest), org, ..Filter::default() };
+        let page = letters::page(self.wire, &filter, (0, u64::MAX), (LETTERS, LETTERS)).await?;
+        let letters = page.letters.into_iter();
+        Ok(letters.filter_map(|filed| Some((filed.number, filed.letter.ok()?))).collect())
+    }
+
     /// Letters about a message of `TELEMETRY`, which are noted, and all of its producer.
     async fn of_telemetry(
         &self,
@@ -377,14 +280,7 @@ impl Tracer<'_> {
         story: &mut Story,
         sequence: u64,
     ) -> Result<Vec<(u64, Letter)>, Fault> {
-        let filter = Filter {
-            stage: Some(Stage::Ingest),
-            org: Some(Some(org.key.clone())),
-            ..Filter::default()
-        };
-        let page = letters::page(self.wire, &filter, (0, u64::MAX), (LETTERS, LETTERS)).await?;
-        let letters = page.letters.into_iter().filter_map(|it| Some((it.number, it.letter.ok()?)));
-        let letters: Vec<_> = letters.collect();
+        let letters = self.refused(org).await?;
         story.letters = about(letters.clone(), TELEMETRY, sequence, None);
         Ok(letters)
     }
@@ -420,7 +316,7 @@ impl Tracer<'_> {
                 subject: stored.subject.clone(),
                 revision: group.revision.0,
                 profile_version: group.profile_version,
-                request_id: stored.headers.get(nats::model::REQUEST_ID).cloned(),
+                request_id: stored.headers.get(REQUEST_ID).cloned(),
                 readings: rows.len(),
             });
             for row in rows {
@@ -433,85 +329,6 @@ impl Tracer<'_> {
             }
         }
         Ok(())
-    }
-
-    /// What became of one reading. `sequence`: of its message in `TELEMETRY`, where that is known.
-    async fn reading(
-        &self,
-        org: &OrgRef,
-        row: Row,
-        sequence: Option<u64>,
-        refused: &[(u64, Letter)],
-    ) -> Result<Reading, Fault> {
-        let mut fates = Vec::new();
-        for target in self.targets {
-            let fate = match self.fate(*target, org, &row, sequence, refused).await {
-                Ok(fate) => fate,
-                Err(Fault::Target(_, fault)) => Fate::Unknown(fault.to_string()),
-                Err(fault) => return Err(fault),
-            };
-            fates.push((target.name.clone(), fate));
-        }
-        let point = self.directory.entity(row.entity).and_then(|_| {
-            let devices = self.directory.devices(&org.key).into_iter();
-            let mut points = devices.filter_map(|device| {
-                let mut points = device.points.iter();
-                let metric = points.find(|(_, point)| point.entity == row.entity)?.0.clone();
-                Some((device.id.clone(), metric))
-            });
-            points.next()
-        });
-        Ok(Reading { entity: row.entity, point, row, fates })
-    }
-
-    async fn fate(
-        &self,
-        target: Target<'_>,
-        org: &OrgRef,
-        row: &Row,
-        sequence: Option<u64>,
-        refused: &[(u64, Letter)],
-    ) -> Result<Fate, Fault> {
-        // Before the table: what is done by then stands there.
-        let position = outcome::position(self.wire, target.name, &org.key).await?;
-        let key = (row.entity, row.ts);
-        let found = read::at(target.database, org, &[key]).await.map_err(target.fault())?;
-        match found.first() {
-            Some(there) if there.version == row.version => {
-                let committed_at = read::committed_at(target.database, org, key).await;
-                let changed = !store::verify::same(there, row);
-                return Ok(Fate::Stored { committed_at, changed });
-            }
-            Some(there) if there.version > row.version => {
-                return Ok(Fate::Superseded(there.version));
-            }
-            _ => {}
-        }
-        let deleted = read::deletion_over(target.database, org, row).await;
-        if let Some(version) = deleted.map_err(target.fault())? {
-            return Ok(Fate::Deleted(version));
-        }
-        let (origin, revision) = row.version.unpack();
-        let letter = refused.iter().find(|(_, letter)| {
-            let same = letter.origin == Some(origin) && letter.revision == revision.0;
-            let of_row = letter.row.as_deref().is_none_or(|text| names(text, key));
-            letter.target.as_ref() == Some(target.name)
-                && ((same && of_row)
-                    || (letter.reason == Reason::Undecodable
-                        && Some(letter.source.sequence) == sequence))
-        });
-        if let Some((number, _)) = letter {
-            return Ok(Fate::Refused(*number));
-        }
-        let done = position.map_or(0, |position| match position.waiting_since {
-            None => u64::MAX,
-            Some(_) => position.done,
-        });
-        Ok(if sequence.is_some_and(|sequence| sequence > done) {
-            Fate::InFlight
-        } else {
-            Fate::Lost
-        })
     }
 
     async fn received(
@@ -585,13 +402,6 @@ fn about(
     letters.into_iter().filter(|(_, letter)| of(letter)).collect()
 }
 
-/// Whether the text of a letter's row is about a key.
-fn names(text: &str, (entity, ts): (EntityId, Timestamp)) -> bool {
-    let Ok(row) = serde_json::from_str::<serde_json::Value>(text) else { return false };
-    row["entity_id"].as_i64() == Some(entity.0.into())
-        && row["ts"].as_str().and_then(Timestamp::parse_rfc3339) == Some(ts)
-}
-
 async fn read_one(
     wire: &Wire,
     stream: &str,
@@ -610,35 +420,33 @@ async fn read_one(
     Ok(found)
 }
 
-/// The sequences of messages of a stream that bear a request's id, from a moment on.
-async fn of_request(wire: &Wire, request_id: &str, since: Timestamp) -> Result<Vec<u64>, Fault> {
-    let Some(first) = sequence_since(wire, TELEMETRY, "telemetry.>", since).await? else {
+/// Messages of a stream that bear a request's id, from a moment on: their sequences, and the places in them
+/// of what it brought, the last one not included.
+async fn of_request(
+    wire: &Wire,
+    stream: &str,
+    filter: &str,
+    request_id: &str,
+    since: Timestamp,
+) -> Result<Vec<(u64, (u16, u16))>, Fault> {
+    let Some(first) = sequence_since(wire, stream, filter, since).await? else {
         return Ok(Vec::new());
     };
     let mut found = Vec::new();
-    let filter = "telemetry.*.api";
-    let range = Range { stream: TELEMETRY, filter, first, last: u64::MAX, headers_only: true };
+    let range = Range { stream, filter, first, last: u64::MAX, headers_only: true };
     history::read(wire, &range, |message| {
-        if message.headers.get(nats::model::REQUEST_ID).is_some_and(|id| id == request_id) {
-            found.push(message.position.sequence);
+        let header = |name: &str| message.headers.get(name).map(String::as_str).unwrap_or_default();
+        let mut places = header(PLACES).split(',').map(|place| place.parse().unwrap_or(0));
+        for (number, id) in header(REQUEST_ID).split(',').enumerate() {
+            let place: u16 = places.next().unwrap_or(0);
+            if id == request_id {
+                let next = header(PLACES).split(',').nth(number + 1);
+                let end = next.and_then(|next| next.parse().ok()).unwrap_or(u16::MAX);
+                found.push((message.position.sequence, (place, end)));
+            }
         }
         ControlFlow::Continue(())
     })
     .await?;
     Ok(found)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn messages_have_names() {
-        assert_eq!(Message::parse("RAW-17-3"), Some(Message::Raw(17, Some(3))));
-        assert_eq!(Message::parse("RAW-17"), Some(Message::Raw(17, None)));
-        assert_eq!(Message::parse("TELEMETRY-5"), Some(Message::Telemetry(5)));
-        for no in ["", "RAW", "RAW-x", "raw-1", "TELEMETRY-1-2", "RAW-1-99999", "MODEL-1"] {
-            assert_eq!(Message::parse(no), None, "{no}");
-        }
-    }
 }

@@ -1,12 +1,11 @@
 //! What the stream says of some keys.
 
 use domain::{
-    Batch, DeletionRow, EntityId, OriginStream, Row, RowVersion, Timestamp, Work,
-    subject::telemetry_of,
+    Batch, DeletionRow, EntityId, Row, RowVersion, Timestamp, Work, subject::telemetry_of,
 };
 use nats::{
     Wire, envelope,
-    history::{self, Range as Messages},
+    history::{self, Beginning, Range as Messages},
     model::ModelFault,
     streams::TELEMETRY,
 };
@@ -25,21 +24,14 @@ pub(crate) type Key = (EntityId, Timestamp);
 /// How far back the stream goes for an org.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Reach {
-    /// Everything that the org ever sent is there.
-    pub(crate) whole: bool,
     /// What was accepted from here on is there.
     pub(crate) since: Timestamp,
-    /// What entered in `TELEMETRY` from here on is there.
-    pub(crate) first: u64,
 }
 
 impl Reach {
     /// Whether the stream would have the message that gave a version.
-    pub(crate) fn covers(&self, version: RowVersion) -> bool {
-        let origin = version.unpack().0;
-        self.whole
-            || version.accepted_at >= self.since
-            || (origin.stream == OriginStream::Telemetry && origin.sequence >= self.first)
+    pub(crate) fn covers(self, version: RowVersion) -> bool {
+        version.accepted_at >= self.since
     }
 }
 
@@ -73,9 +65,8 @@ pub(crate) async fn ask(
     let filter = telemetry_of(&org.key);
     let beginning = history::beginning(wire, TELEMETRY, &filter).await?;
     let first = beginning.first.map_or(u64::MAX, |first| first.sequence);
-    let since = beginning.first.map_or(Timestamp::MAX, |first| first.stored_at);
     let mut truth = Truth {
-        reach: Reach { whole: beginning.whole, since, first },
+        reach: Reach { since: since(&beginning) },
         keys: keys.into_iter().map(|key| (key, Told::default())).collect(),
         ranges: ranges.into_iter().map(|range| (range, None)).collect(),
     };
@@ -97,7 +88,19 @@ pub(crate) async fn ask(
         ControlFlow::Continue(())
     })
     .await?;
+    // What was trimmed while it was read, may not have been heard.
+    let after = history::beginning(wire, TELEMETRY, &filter).await?;
+    truth.reach.since = truth.reach.since.max(since(&after));
     Ok(truth)
+}
+
+/// From when on the stream has everything.
+fn since(beginning: &Beginning) -> Timestamp {
+    if beginning.whole {
+        // A stream that was made anew knows nothing of what was before it.
+        return beginning.created;
+    }
+    beginning.first.map_or(Timestamp::MAX, |first| first.stored_at)
 }
 
 impl Truth {

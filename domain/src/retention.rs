@@ -40,6 +40,14 @@ impl Held {
         self.limit > 0 && self.bytes > share(self.limit, marks.high)
     }
 
+    /// Up to which sequence everything may go where its newest messages are still looked at: `most` of them,
+    /// but no more than a quarter of what the stream may hold.
+    pub fn but_the_newest(&self, most: u64) -> u64 {
+        let quarter = u128::from(self.messages) * u128::from(self.limit / 4);
+        let fit = quarter / u128::from(self.bytes.max(1));
+        self.last.saturating_sub(most.min(fit as u64))
+    }
+
     /// Bytes of the messages up to a sequence, as far as they are alike.
     pub fn bytes_up_to(&self, sequence: u64) -> u64 {
         let all = (self.last + 1).saturating_sub(self.first);
@@ -106,6 +114,13 @@ mod tests {
         assert_eq!(held.cut(10, 0, MARKS), Some(10));
         assert_eq!(held.cut(0, 0, MARKS), None);
         assert_eq!(held.bytes_up_to(50), 450);
+    }
+
+    #[test]
+    fn the_newest_stay_as_far_as_there_is_room() {
+        assert_eq!(held(1, 100, 100).but_the_newest(10), 90);
+        assert_eq!(held(1, 100, 1_000).but_the_newest(64), 75, "a quarter of a thousand bytes");
+        assert_eq!(held(1, 5, 5).but_the_newest(10), 0);
     }
 
     proptest! {

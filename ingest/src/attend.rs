@@ -31,6 +31,11 @@ pub(crate) async fn run(
         }
         tracing::warn!(target = %target.name, "let go: nothing more is written there");
         part.shutdown.cancel();
+        // What waited for it waits no more.
+        let of = format!("{}/", target.name);
+        for hold in target.holds.list().into_iter().filter(|hold| hold.what.starts_with(&of)) {
+            target.holds.release(&hold.what);
+        }
     }
 }
 

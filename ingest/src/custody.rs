@@ -19,11 +19,13 @@ use nats::{
     publish::Patience,
 };
 use serde_json::Value;
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 use store::{Database, OrgRef};
 
 /// Questions at once; more are told to come again.
 const AT_ONCE: usize = 4;
+/// How long a question may take: whoever asked does not wait longer.
+const PATIENCE: Duration = Duration::from_secs(18);
 
 /// What is asked with: the primary first.
 pub(crate) struct Custody {
@@ -38,7 +40,10 @@ pub(crate) async fn run(custody: Custody, patience: Patience) {
     let serves = Serves { name: SERVICE, verbs: &VERBS, at_once: AT_ONCE };
     serve(&wire, &patience, serves, |ask: Ask, _| {
         let custody = custody.clone();
-        async move { custody.answer(ask).await }
+        async move {
+            let answer = tokio::time::timeout(PATIENCE, custody.answer(ask)).await;
+            answer.unwrap_or_else(|_| Err(away("it took too long")))
+        }
     })
     .await;
 }
@@ -60,12 +65,17 @@ impl Custody {
         Ok(Told { json })
     }
 
-    fn targets(&self) -> Vec<Target<'_>> {
-        self.targets.iter().map(|(name, database)| Target { name, database }).collect()
+    /// Those that were not let go.
+    async fn targets(&self) -> Result<Vec<Target<'_>>, Refusal> {
+        let register = nats::targets::list(&self.wire).await.map_err(away)?;
+        let gone =
+            |name: &TargetName| register.get(name).is_some_and(|target| target.detached.is_some());
+        let attached = self.targets.iter().filter(|(name, _)| !gone(name));
+        Ok(attached.map(|(name, database)| Target { name, database }).collect())
     }
 
     async fn stories(&self, directory: &Directory, ask: Ask) -> Result<Vec<Story>, Refusal> {
-        let targets = self.targets();
+        let targets = self.targets().await?;
         let tracer = Tracer { wire: &self.wire, directory, targets: &targets };
         let stories = match ask {
             Ask::Reading { entity, at } => {
@@ -92,7 +102,7 @@ impl Custody {
         let none = || Refusal::new(404, "there is no such org");
         let org = directory.org(key).ok_or_else(none)?;
         let org = &OrgRef { id: org.id, key: org.key.clone() };
-        let Some(primary) = self.targets().first().copied() else { return Ok(Vec::new()) };
+        let Some(primary) = self.targets().await?.first().copied() else { return Ok(Vec::new()) };
         let question = Question { wire: &self.wire, directory, primary, org, from, to };
         let (_, gaps) = gaps(&question).await.map_err(away)?;
         Ok(gaps.iter().map(|gap| gap_as_json(key, gap)).collect())

@@ -75,7 +75,9 @@ pub async fn run(
         what: what.to_owned(),
         shutdown: lifecycle.shutdown.clone(),
     };
-    lifecycle.spawn(trim::run(wire.clone(), config.retention.into(), patience("trim")));
+    let names = config.targets.keys().cloned().collect();
+    let settings = config.retention.into();
+    lifecycle.spawn(trim::run(wire.clone(), settings, names, patience("trim")));
     let custody = custody::Custody { wire: wire.clone(), targets: readers(config)? };
     lifecycle.spawn(custody::run(custody, patience("custody")));
     let instance = config.ingest.instance.clone();

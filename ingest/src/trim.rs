@@ -3,7 +3,7 @@
 //! instances at once.
 
 use domain::{
-    Clock, OrgKey, SystemClock,
+    Clock, OrgKey, SystemClock, TargetName,
     retention::{Held, Marks},
 };
 use nats::{
@@ -12,11 +12,11 @@ use nats::{
     publish::Patience,
     retention::{self, Applied, READINGS},
     retry::Pauses,
-    streams::{RAW, TELEMETRY},
-    targets,
+    streams::TELEMETRY,
+    targets::{self, Register},
 };
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},
 };
 
@@ -24,7 +24,7 @@ use std::{
 const EVERY: Duration = Duration::from_secs(10);
 /// ... and while a stream is fuller than it should be.
 const EVERY_WHILE_HIGH: Duration = Duration::from_secs(1);
-/// What came in the last minutes stays in any case: a door that was restarted looks for what it sent last.
+/// What came in the last minutes stays below the high-water mark.
 const LEAST_HISTORY: Duration = Duration::from_mins(10);
 /// Old messages wait until they are so many hundredths of what the stream may hold, ...
 const STEP: u64 = 1;
@@ -52,11 +52,18 @@ enum Fault {
     Model(#[from] ModelFault),
     #[error(transparent)]
     Publish(#[from] PublishFault),
+    #[error("the register of targets changed meanwhile")]
+    Register,
 }
 
 /// Trims until shutdown.
-pub(crate) async fn run(wire: Wire, settings: Settings, patience: Patience) {
-    let mut trimmer = Trimmer { wire, settings, last: BTreeMap::new() };
+pub(crate) async fn run(
+    wire: Wire,
+    settings: Settings,
+    targets: Vec<TargetName>,
+    patience: Patience,
+) {
+    let mut trimmer = Trimmer { wire, settings, targets, last: BTreeMap::new() };
     let mut pauses = Pauses::default();
     loop {
         let pause = match trimmer.round().await {
@@ -82,6 +89,8 @@ pub(crate) async fn run(wire: Wire, settings: Settings, patience: Patience) {
 struct Trimmer {
     wire: Wire,
     settings: Settings,
+    /// Those of this process. Until all of them are registered, nothing is removed.
+    targets: Vec<TargetName>,
     /// When a stream was trimmed last.
     last: BTreeMap<&'static str, Instant>,
 }
@@ -94,6 +103,11 @@ impl Trimmer {
         if register.values().any(|target| target.detached.is_some()) {
             retention::release(&self.wire, &register, &self.orgs().await?).await?;
         }
+        // A target that is not registered yet would not be waited for.
+        let attached = register.values().any(|target| target.detached.is_none());
+        if !attached || self.targets.iter().any(|name| !register.contains_key(name)) {
+            return Ok(false);
+        }
         for stream in READINGS {
             let held = retention::held(&self.wire, stream).await?;
             high |= held.is_high(self.settings.marks);
@@ -105,7 +119,7 @@ impl Trimmer {
             }
             let orgs = self.orgs().await?;
             let applied = retention::applied(&self.wire, stream, &held, &register, &orgs).await?;
-            self.trim(stream, &held, &applied, aged).await?;
+            self.trim(stream, &held, &applied, aged, &register).await?;
         }
         Ok(high)
     }
@@ -120,7 +134,7 @@ impl Trimmer {
     /// Whether what may go is enough, or has waited for long enough.
     fn worth_it(&self, stream: &'static str, held: &Held, cut: u64) -> bool {
         let waited = self.last.get(stream).is_none_or(|last| last.elapsed() >= AT_LEAST_EVERY);
-        let much = held.bytes_up_to(cut) >= held.limit / 100 * STEP;
+        let much = held.limit > 0 && held.bytes_up_to(cut) >= held.limit / 100 * STEP;
         waited || much || held.is_high(self.settings.marks)
     }
 
@@ -130,42 +144,59 @@ impl Trimmer {
         held: &Held,
         applied: &Applied,
         aged: u64,
+        register: &Register,
     ) -> Result<(), Fault> {
         let marks = self.settings.marks;
+        self.last.insert(stream, Instant::now());
         if let Some(cut) = held.cut(applied.done, aged, marks) {
-            self.remove(stream, cut, None).await?;
+            self.keep(stream, cut, register).await?;
+            let removed = retention::remove_up_to(&self.wire, stream, cut).await?;
+            told(stream, cut, removed);
         }
         // A target that holds one org must not fill the stream with what the others are done with.
         let left = retention::held(&self.wire, stream).await?;
-        if stream == TELEMETRY && left.is_high(marks) {
-            for (org, done) in applied.orgs.iter().filter(|(_, done)| **done > applied.done) {
-                if let Some(cut) = left.cut(*done, aged, marks) {
-                    self.remove(stream, cut, Some(org)).await?;
-                }
+        if stream != TELEMETRY || !left.is_high(marks) {
+            return Ok(());
+        }
+        let ahead = applied.orgs.iter().filter(|(_, done)| **done > applied.done);
+        let mut cuts = Vec::new();
+        for (org, done) in ahead {
+            let Some(cut) = left.cut(*done, aged, marks) else { continue };
+            if retention::has_up_to(&self.wire, org, cut).await? {
+                cuts.push((org, cut));
             }
         }
-        self.last.insert(stream, Instant::now());
+        let Some(most) = cuts.iter().map(|(_, cut)| *cut).max() else { return Ok(()) };
+        self.keep(stream, most, register).await?;
+        for (org, cut) in cuts {
+            let removed = retention::remove_of_org(&self.wire, org, cut).await?;
+            told(stream, cut, removed);
+        }
         Ok(())
     }
 
-    async fn remove(
-        &self,
-        stream: &'static str,
-        cut: u64,
-        org: Option<&OrgKey>,
-    ) -> Result<(), Fault> {
-        // What letters are about is kept beside them first.
-        let kept = letters::keep(&self.wire, stream, cut).await?;
-        let removed = match org {
-            None => retention::remove_up_to(&self.wire, stream, cut).await?,
-            Some(org) => retention::remove_of_org(&self.wire, org, cut).await?,
+    /// Keeps what letters are about beside them, which may take a while, and looks whether the targets are
+    /// still those that were asked.
+    async fn keep(&self, stream: &'static str, cut: u64, register: &Register) -> Result<(), Fault> {
+        letters::keep(&self.wire, stream, cut).await?;
+        let now = targets::list(&self.wire).await?;
+        let attached = |register: &Register| -> BTreeSet<TargetName> {
+            let attached = register.iter().filter(|(_, target)| target.detached.is_none());
+            attached.map(|(name, _)| name.clone()).collect()
         };
-        metrics::counter!("haystack_ingest_messages_trimmed_total", "stream" => stream)
-            .increment(removed);
-        debug_assert!(stream == RAW || stream == TELEMETRY, "of no other stream");
-        if removed > 0 {
-            tracing::info!(stream, up_to = cut, removed, kept, "trimmed");
+        let archives =
+            |register: &Register| register.iter().filter(|(_, target)| target.archives).count();
+        if attached(&now) == attached(register) && archives(&now) == archives(register) {
+            return Ok(());
         }
-        Ok(())
+        Err(Fault::Register)
+    }
+}
+
+fn told(stream: &'static str, cut: u64, removed: u64) {
+    metrics::counter!("haystack_ingest_messages_trimmed_total", "stream" => stream)
+        .increment(removed);
+    if removed > 0 {
+        tracing::info!(stream, up_to = cut, removed, "trimmed");
     }
 }

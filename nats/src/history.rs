@@ -92,6 +92,8 @@ pub struct Beginning {
     pub last: u64,
     /// Nothing was ever taken out of the stream.
     pub whole: bool,
+    /// When the stream was made.
+    pub created: Timestamp,
 }
 
 /// Looks how far back a stream goes on a subject.
@@ -101,6 +103,8 @@ pub async fn beginning(wire: &Wire, stream: &str, filter: &str) -> Result<Beginn
     let found = found.map_err(|error| server(error.to_string()))?;
     let state = &found.cached_info().state;
     let whole = state.first_sequence <= 1 && state.deleted_count.unwrap_or(0) == 0;
+    let created = found.cached_info().created.unix_timestamp_nanos();
+    let created = Timestamp::from_nanos(created).unwrap_or(Timestamp::MAX);
     let mut first = None;
     let range = Range { stream, filter, first: 1, last: u64::MAX, headers_only: true };
     read(wire, &range, |message| {
@@ -108,5 +112,5 @@ pub async fn beginning(wire: &Wire, stream: &str, filter: &str) -> Result<Beginn
         ControlFlow::Break(())
     })
     .await?;
-    Ok(Beginning { first, last: state.last_sequence, whole })
+    Ok(Beginning { first, last: state.last_sequence, whole, created })
 }

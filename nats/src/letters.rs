@@ -2,7 +2,7 @@
 
 mod kept;
 
-pub use kept::{Original, forget, keep, original};
+pub use kept::{Original, forget, keep, keep_part, original};
 
 use crate::{
     Fsynced, PublishFault, Wire, envelope,

@@ -16,6 +16,9 @@ use domain::{
 use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
+/// Header: of several requests that brought a pack's messages, the place of the first message of each.
+pub const PLACES: &str = "Haystack-Places";
+
 /// Messages that may wait for their pack.
 const MAX_WAITING: usize = 8 * MAX_PACK_ENTRIES;
 /// Payload bytes that may wait for their pack or be on their way, before the door stops reading.

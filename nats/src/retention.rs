@@ -2,18 +2,22 @@
 
 use crate::{
     PublishFault, Wire,
-    inspect::{self, ConsumerState, NORMALIZE, archive_consumer, ingest_consumer},
+    inspect::{self, NORMALIZE, archive_consumer, ingest_consumer},
     model::ModelFault,
-    publish::sequence_since,
+    publish::{last_sequence, sequence_since},
     replays,
     streams::{RAW, TELEMETRY},
     targets::Register,
 };
+use async_nats::jetstream::stream::DirectGetErrorKind;
 use domain::{OrgKey, Timestamp, replay::State, retention::Held, subject::telemetry_of};
 use std::collections::BTreeMap;
 
 /// Streams that hold readings.
 pub const READINGS: [&str; 2] = [TELEMETRY, RAW];
+
+/// Messages of `RAW` that a door looks back at.
+pub const DOORS: u64 = 64;
 
 /// How far those who need a stream's messages are with them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,15 +67,29 @@ pub async fn applied(
     register: &Register,
     orgs: &[OrgKey],
 ) -> Result<Applied, ModelFault> {
+    // Before the consumers: what they have done by then is all there was.
+    let mut last = BTreeMap::new();
+    if stream == TELEMETRY {
+        for org in orgs {
+            let newest = last_sequence(wire, TELEMETRY, &telemetry_of(org)).await;
+            last.insert(org.clone(), newest.map_err(server)?);
+        }
+    }
     let consumers = inspect::consumers(wire, stream).await?;
-    let position = |name: &str| consumers.get(name).map_or(0, |state| state.applied(held.last));
+    let done = |name: &str| consumers.get(name).map_or(0, |state| state.done);
     let mut applied = Applied { done: held.last, slowest: String::new(), orgs: BTreeMap::new() };
     let targets = || register.iter().filter(|(_, target)| target.detached.is_none());
     if stream == TELEMETRY {
         for org in orgs {
             for (target, _) in targets() {
                 let name = ingest_consumer(target, org);
-                let done = position(&name);
+                let newest = last.get(org).copied().unwrap_or(u64::MAX);
+                let done = match consumers.get(&name) {
+                    None => 0,
+                    // The acknowledged end of an org's messages is behind those of others.
+                    Some(state) if state.done >= newest => held.last.max(state.done),
+                    Some(state) => state.done,
+                };
                 let of_org = applied.orgs.entry(org.clone()).or_insert(held.last);
                 *of_org = done.min(*of_org);
                 applied.needs(&name, done);
@@ -79,10 +97,12 @@ pub async fn applied(
         }
         return Ok(applied);
     }
-    applied.needs(NORMALIZE, position(NORMALIZE));
+    // A door that was restarted looks for what it sent last.
+    applied.needs("doors", held.but_the_newest(DOORS));
+    applied.needs(NORMALIZE, done(NORMALIZE));
     for (target, _) in targets().filter(|(_, target)| target.archives) {
         let name = archive_consumer(target);
-        applied.needs(&name, position(&name));
+        applied.needs(&name, done(&name));
     }
     for (id, first) in replayed(wire).await? {
         applied.needs(&format!("replay {id}"), first.saturating_sub(1));
@@ -95,14 +115,6 @@ impl Applied {
         if done < self.done || self.slowest.is_empty() {
             (self.done, self.slowest) = (done, who.to_owned());
         }
-    }
-}
-
-impl ConsumerState {
-    /// Everything up to this sequence is done, where the stream went up to `last` before this was seen.
-    pub fn applied(&self, last: u64) -> u64 {
-        // The floor of an idle consumer stays at the last message of its subjects.
-        if self.lag() == 0 { last.max(self.done) } else { self.done }
     }
 }
 
@@ -128,6 +140,16 @@ pub async fn remove_up_to(wire: &Wire, stream: &str, sequence: u64) -> Result<u6
     let stream = wire.jetstream.get_stream_no_info(stream).await.map_err(server)?;
     let purged = stream.purge().sequence(sequence + 1).await.map_err(server)?;
     Ok(purged.purged)
+}
+
+/// Whether an org has a message in `TELEMETRY` up to a sequence.
+pub async fn has_up_to(wire: &Wire, org: &OrgKey, sequence: u64) -> Result<bool, ModelFault> {
+    let stream = wire.jetstream.get_stream_no_info(TELEMETRY).await.map_err(server)?;
+    match stream.direct_get_next_for_subject(telemetry_of(org).as_str(), Some(1)).await {
+        Ok(first) => Ok(first.sequence <= sequence),
+        Err(error) if error.kind() == DirectGetErrorKind::NotFound => Ok(false),
+        Err(error) => Err(server(error)),
+    }
 }
 
 /// The same for one org's messages in `TELEMETRY` alone.

@@ -30,8 +30,11 @@ pub struct Mend {
 pub const MOST: usize = 5_000;
 
 /// Mends at most [`MOST`] keys of an org. What a deletion covers is not put back.
-pub async fn mend(database: &Database, org: &OrgRef, mends: &[Mend]) -> Result<(), Fault> {
+///
+/// How many rows were taken away or written: of a key whose row is replaced, two.
+pub async fn mend(database: &Database, org: &OrgRef, mends: &[Mend]) -> Result<u64, Fault> {
     debug_assert!(mends.len() <= MOST, "a transaction has a limit");
+    let mut changed = 0;
     exclusive(database, org, async |connection| {
         let mut rows: Vec<Row> = mends.iter().filter_map(|mend| mend.row.clone()).collect();
         domain::merge::tidy(&mut rows);
@@ -47,7 +50,7 @@ pub async fn mend(database: &Database, org: &OrgRef, mends: &[Mend]) -> Result<(
                     and v.version = k.version and v.ts between $5 and $6",
                 org.values()
             );
-            sqlx::query(AssertSqlSafe(sql))
+            let gone = sqlx::query(AssertSqlSafe(sql))
                 .bind(known().map(|(mend, _)| mend.entity.0).bind_iter())
                 .bind(times().map(Timestamp::to_chrono).bind_iter())
                 .bind(known().map(|(_, version)| version.accepted_at.to_chrono()).bind_iter())
@@ -56,14 +59,16 @@ pub async fn mend(database: &Database, org: &OrgRef, mends: &[Mend]) -> Result<(
                 .bind(last.to_chrono())
                 .execute(&mut *connection)
                 .await?;
+            changed += gone.rows_affected();
         }
-        staging::merge(connection, org).await?;
+        changed += staging::merge(connection, org).await?;
         let mut entities: Vec<i32> = mends.iter().map(|mend| mend.entity.0).collect();
         entities.sort_unstable();
         entities.dedup();
         renew_current(connection, org, &entities).await
     })
-    .await
+    .await?;
+    Ok(changed)
 }
 
 /// Makes the current row of each entity its newest one.

@@ -115,6 +115,10 @@ async fn whole(
     }
     publish_all(shared, letter, &mut given).await?;
     for letter in &given.letters {
+        // Where RAW has let go of it, the new letter has its own part of what was kept.
+        letters::keep_part(&shared.wire, letter, position, body)
+            .await
+            .map_err(|fault| away(&fault))?;
         letters::file(&shared.wire, letter).await.map_err(|fault| away(&fault))?;
     }
     Ok(None)

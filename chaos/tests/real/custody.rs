@@ -2,7 +2,7 @@
 
 use domain::{Batch, Deletion, EntityId, Revision, Timestamp};
 use nats::publish::Outgoing;
-use serde_json::Value;
+use serde_json::{Value, json};
 use testkit::{
     Database, Platform, eventually,
     judge::{Numbered, payload},
@@ -152,7 +152,7 @@ async fn where_the_stream_does_not_reach_versions_decide() {
     assert_eq!(repaired["equal"], true, "{repaired}");
     let told = &repaired["repaired"][0];
     assert_eq!((&told["settled"]["count"], &told["unexplained"]["count"]), (&1.into(), &0.into()));
-    assert_eq!(told["rows"], serde_json::json!({ "primary": 1, "secondary": 2 }));
+    assert_eq!(told["rows"], json!({ "primary": 1, "secondary": 2 }));
     readings.arrives(&platform.primary, "demo").await;
     assert_eq!(repaired["compared"][0]["refused"], 1, "{repaired}");
 }
@@ -335,7 +335,7 @@ async fn what_a_request_brought_is_found_by_its_id() {
     let api = crate::api::Api::start(&platform).await;
     let point = api.point(1, "Number").await;
     let value = crate::api::number(point, "2026-01-01T00:00:00Z", 12.0);
-    let body = serde_json::json!({ "org_id": 1, "values": [value] });
+    let body = json!({ "org_id": 1, "values": [value] });
     let answer = api.post("/bulk/value", &body).await;
     assert_eq!(answer.status, 200, "{answer:?}");
     let id = answer.request_id;
@@ -343,6 +343,23 @@ async fn what_a_request_brought_is_found_by_its_id() {
     assert!(found, "{told:?}");
     assert_eq!(told[0]["published"][0]["request_id"], id.as_str());
     assert_eq!(told[0]["readings"][0]["entity_id"], point);
+    // A device's message by HTTP.
+    let bridge = platform.service("bridge");
+    let device = json!({ "ts": "2026-01-01T00:00:00Z", "temperature": 21.5 });
+    let sent = api.post("/api/v1/telemetry?device_id=TS-001-2024", &json!([device])).await;
+    assert_eq!(sent.status, 202, "{sent:?}");
+    eventually("its row", || async {
+        let (told, found) = trace(&platform, &["--request-id", &sent.request_id]);
+        let reading = told.first().map(|story| &story["readings"][0]);
+        match reading {
+            Some(reading) if found && reading["value_n"] == 21.5 => {
+                if fates(reading) == ["stored"; 2] { Ok(()) } else { Err(format!("{told:?}")) }
+            }
+            _ => Err(format!("{told:?}")),
+        }
+    })
+    .await;
+    drop(bridge);
     // The same by the API.
     let same = api.get(&format!("/trace?request_id={id}")).await;
     let log = ingest.log_tail();

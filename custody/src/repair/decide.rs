@@ -61,7 +61,7 @@ mod tests {
         Row { entity, ts, version: version(accepted), values: Values::number(n) }
     }
 
-    const REACH: fn() -> Reach = || Reach { whole: false, since: at(100), first: 5 };
+    const REACH: fn() -> Reach = || Reach { since: at(100) };
 
     #[expect(clippy::needless_pass_by_value, reason = "a test reads better")]
     fn judged(ours: Option<Row>, theirs: Option<Row>, told: Told) -> Decision {

@@ -4,7 +4,7 @@
 //! is needed to try a letter again into `DEAD`, under a subject that says which letter it belongs to. The
 //! letter itself stays as it is, so nobody who works on it meanwhile is in the way.
 
-use super::{DEAD, Filter, dead, later, newest, page};
+use super::{DEAD, Filed, Filter, dead, later, newest, page};
 use crate::{
     PublishFault, Wire,
     consume::read_placed,
@@ -84,31 +84,64 @@ async fn kept(
 /// Keeps what letters need of a stream's messages up to a sequence; how much there was to keep. Done twice,
 /// it keeps it once.
 pub async fn keep(wire: &Wire, stream: &str, until: u64) -> Result<usize, PublishFault> {
-    let (newest, mut after, mut count) = (newest(wire).await?, 0, 0);
+    let (mut until_letter, mut after, mut count) = (newest(wire).await?, 0, 0);
     loop {
-        let page = page(wire, &Filter::default(), (after, newest), (PAGE, PAGE)).await?;
-        for letter in page.letters.into_iter().filter_map(|filed| filed.letter.ok()) {
+        let page = page(wire, &Filter::default(), (after, until_letter), (PAGE, PAGE)).await?;
+        for Filed { number, letter } in page.letters {
+            let letter = letter.map_err(|why| {
+                later(format!("letter {number} can't be read, so its message must stay: {why}"))
+            })?;
             let goes = letter.source.stream == stream && letter.source.sequence <= until;
             if goes && !says_it_itself(&letter) {
                 count += usize::from(keep_one(wire, &letter).await?);
             }
         }
-        match page.next {
-            Some(next) => after = next,
-            None => return Ok(count),
+        if let Some(next) = page.next {
+            after = next;
+            continue;
         }
+        // One that was tried again meanwhile has another number now.
+        let newest = newest(wire).await?;
+        if newest <= until_letter {
+            return Ok(count);
+        }
+        (after, until_letter) = (until_letter, newest);
     }
 }
 
 async fn keep_one(wire: &Wire, letter: &Letter) -> Result<bool, PublishFault> {
-    let Source { stream, sequence, row } = &letter.source;
+    let Source { stream, sequence, .. } = &letter.source;
     let Some((position, body)) = read_placed(wire, stream, *sequence).await? else {
         return Ok(false);
     };
+    put(wire, letter, position, body).await
+}
+
+/// Keeps for a letter what it is about, out of a message that its stream has no more.
+pub async fn keep_part(
+    wire: &Wire,
+    letter: &Letter,
+    position: Position,
+    body: &[u8],
+) -> Result<(), PublishFault> {
+    let Source { stream, sequence, .. } = &letter.source;
+    if read_placed(wire, stream, *sequence).await?.is_none() {
+        put(wire, letter, position, Bytes::copy_from_slice(body)).await?;
+    }
+    Ok(())
+}
+
+/// Puts what a letter is about into `DEAD`; `false`: the message has no such part.
+async fn put(
+    wire: &Wire,
+    letter: &Letter,
+    position: Position,
+    body: Bytes,
+) -> Result<bool, PublishFault> {
     let body = if alone(letter) {
         let entry = envelope::decode_borrowed::<Pack<'_>>(&body)
             .ok()
-            .and_then(|pack| pack.entries.into_iter().nth(*row as usize));
+            .and_then(|pack| pack.entries.into_iter().nth(letter.source.row as usize));
         let Some(entry) = entry else { return Ok(false) };
         envelope::encode(&Pack { entries: vec![entry] })
     } else {
