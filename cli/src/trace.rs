@@ -189,13 +189,15 @@ fn print(story: &Story) {
             letter.reason, letter.detail, letter.attempts
         );
     }
-    for Reading { entity, point, row, fates } in &story.readings {
-        let name = point
-            .as_ref()
-            .map_or(String::new(), |(device, metric)| format!(" ({device} {metric})"));
+    for Reading { entity, name, point, row, fates } in &story.readings {
+        let name = match (point, name) {
+            (Some((device, metric)), _) => format!(" ({device} {metric})"),
+            (None, Some(name)) => format!(" ({name})"),
+            (None, None) => String::new(),
+        };
         println!("entity {entity}{name} at {}: {}", row.ts, values(&row.values));
         for (target, fate) in fates {
-            println!("  {:<9}{}", target.to_string(), told(fate));
+            println!("  {:<10} {}", target.to_string(), told(fate));
         }
     }
     if story.more > 0 {

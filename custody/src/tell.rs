@@ -66,6 +66,7 @@ pub fn as_json(story: &Story) -> Value {
         let fates = reading.fates.iter().map(|(target, it)| (target.to_string(), fate(it)));
         json!({
             "entity_id": reading.entity,
+            "name": reading.name,
             "device": reading.point.as_ref().map(|point| &point.0),
             "metric": reading.point.as_ref().map(|point| &point.1),
             "ts": reading.row.ts.to_string(),

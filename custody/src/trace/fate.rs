@@ -33,7 +33,8 @@ impl Tracer<'_> {
             });
             points.next()
         });
-        Ok(Reading { entity: row.entity, point, row, fates })
+        let name = self.directory.entity(row.entity).map(|entity| entity.name.clone());
+        Ok(Reading { entity: row.entity, name, point, row, fates })
     }
 
     async fn fate(

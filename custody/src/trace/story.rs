@@ -90,6 +90,8 @@ pub struct Published {
 pub struct Reading {
     /// Whose.
     pub entity: EntityId,
+    /// Its name for people, where the model knows.
+    pub name: Option<String>,
     /// Device and metric, where the model knows.
     pub point: Option<(DeviceId, String)>,
     /// The row that it makes.
