@@ -185,7 +185,8 @@ async fn needed(
     }
     let orgs: Vec<OrgKey> = orgs.iter().map(|org| org.key.clone()).collect();
     let held = retention::held(wire, &state.name).await?;
-    let register = targets::list(wire).await?;
+    // Before `migrate` has made the register, the rest is still worth saying.
+    let Ok(register) = targets::list(wire).await else { return Ok((state.bytes, None)) };
     let applied = retention::applied(wire, &state.name, &held, &register, &orgs).await?;
     let history = i64::from(config.retention.history_hours) * 3_600_000_000;
     let before = connect::now_here().plus_micros(-history);

@@ -57,13 +57,6 @@ pub struct Compared {
     pub deletions: usize,
 }
 
-impl Compared {
-    /// Whether both hold the same.
-    pub fn is_equal(&self) -> bool {
-        self.report.differing.is_empty() && self.deletions == 0
-    }
-}
-
 impl<'a> Pair<'a> {
     /// What is compared, for `store`.
     pub(crate) fn comparison(&self, refused: &'a Refused) -> Comparison<'a> {
@@ -83,7 +76,7 @@ impl<'a> Pair<'a> {
         let fault = self.other.fault();
         let most = MOST_DELETIONS;
         let deletions = deletions(a, b, self.org, self.recent, None, most).await.map_err(&fault)?;
-        let report = verify_rows(self, &refused, samples).await.map_err(&fault)?;
+        let report = self.comparison(&refused).run(samples).await.map_err(&fault)?;
         Ok(Compared { report, deletions: deletions.len() })
     }
 
@@ -114,20 +107,12 @@ impl<'a> Pair<'a> {
     }
 }
 
-async fn verify_rows(
-    pair: &Pair<'_>,
-    refused: &Refused,
-    samples: usize,
-) -> Result<Report, store::Fault> {
-    pair.comparison(refused).run(samples).await
-}
-
 /// The rows that a letter is about: one, or those of a message that could not be read as it was.
 async fn rows(
     wire: &Wire,
     letter: &Letter,
 ) -> Result<Vec<(EntityId, Timestamp, RowVersion)>, Fault> {
-    if let Some(row) = named(letter) {
+    if let Some(row) = letter.refused_row() {
         return Ok(vec![row]);
     }
     let Some(original) = letters::original(wire, letter).await? else { return Ok(Vec::new()) };
@@ -138,15 +123,6 @@ async fn rows(
     }
     let row = work.rows.into_iter().nth(original.row);
     Ok(row.map(|row| (row.entity, row.ts, row.version)).into_iter().collect())
-}
-
-/// The row that a letter names itself.
-fn named(letter: &Letter) -> Option<(EntityId, Timestamp, RowVersion)> {
-    let row: serde_json::Value = serde_json::from_str(letter.row.as_deref()?).ok()?;
-    let entity = EntityId(row["entity_id"].as_i64()?.try_into().ok()?);
-    let ts = Timestamp::parse_rfc3339(row["ts"].as_str()?)?;
-    let revision = domain::Revision(letter.revision);
-    Some((entity, ts, RowVersion::new(&letter.origin?, revision).ok()?))
 }
 
 /// Entities of an org whose current row in a target is not their newest.

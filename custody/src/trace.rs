@@ -88,7 +88,7 @@ impl Tracer<'_> {
             }
             // Who may see this reading may not see the others of its message.
             story.letters.retain(|(_, letter)| {
-                letter.row.as_deref().is_none_or(|text| fate::names(text, (entity, ts)))
+                letter.refused_row().is_none_or(|(of, at, _)| (of, at) == (entity, ts))
             });
             stories.push(story);
         }

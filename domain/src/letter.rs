@@ -1,6 +1,6 @@
 //! Dead letters: what could not be processed, with what is needed to look at it and try again.
 
-use crate::{OrgKey, Origin, TargetName, Timestamp, raw::Sender};
+use crate::{EntityId, OrgKey, Origin, Revision, RowVersion, TargetName, Timestamp, raw::Sender};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -253,6 +253,15 @@ impl Letter {
     pub fn again(&self, reason: Reason, detail: String, at: Timestamp) -> Self {
         let attempts = self.attempts.saturating_add(1);
         Self { reason, detail, at, attempts, waiting: None, ..self.clone() }
+    }
+
+    /// The refused row that it names itself: its key and version. `None`: it names none.
+    pub fn refused_row(&self) -> Option<(EntityId, Timestamp, RowVersion)> {
+        let row: serde_json::Value = serde_json::from_str(self.row.as_deref()?).ok()?;
+        let entity = EntityId(row["entity_id"].as_i64()?.try_into().ok()?);
+        let ts = Timestamp::parse_rfc3339(row["ts"].as_str()?)?;
+        let version = RowVersion::new(&self.origin?, Revision(self.revision)).ok()?;
+        Some((entity, ts, version))
     }
 
     /// The subject it is filed under.

@@ -64,8 +64,7 @@ async fn registered(target: &Target, archives: bool) -> Option<()> {
                 }
             }
             Err(fault) => {
-                let why = format!("{fault}; `haystack migrate` makes the register");
-                patience.pause(&mut pauses, &why).await.then_some(())?;
+                patience.pause(&mut pauses, &fault.to_string()).await.then_some(())?;
             }
         }
     }

@@ -56,7 +56,8 @@ fn server(error: impl std::fmt::Display) -> ModelFault {
 }
 
 async fn bucket(wire: &Wire) -> Result<Store, ModelFault> {
-    wire.jetstream.get_key_value(TARGETS).await.map_err(server)
+    let bucket = wire.jetstream.get_key_value(TARGETS).await;
+    bucket.map_err(|error| server(format!("{error}; `haystack migrate` makes the register")))
 }
 
 async fn read(store: &Store) -> Result<(Register, u64), ModelFault> {

@@ -54,6 +54,9 @@ async fn what_somebody_changed_is_found_to_the_hour_and_repaired() {
     let (_, entity) = platform.add_device("CUST-1");
     platform.publish("devices/CUST-1/telemetry", (0..SENT).map(payload)).await;
     everywhere(&platform, &of("CUST-1", entity, SENT)).await;
+    assert_eq!(verify(&platform, &["--org", "demo"])["equal"], true);
+    let listed = platform.succeed(&["targets", "list"]);
+    assert!(listed.contains("not compared yet"), "one org is not all: {listed}");
     assert_eq!(verify(&platform, &[])["equal"], true);
     let (primary, secondary) = (&platform.primary, &platform.secondary);
     let before = fingerprint(primary).await;

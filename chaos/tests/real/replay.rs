@@ -229,3 +229,23 @@ async fn the_same_by_the_api_by_whom_it_is_allowed() {
     assert_eq!(by(&keeper, Method::POST, "/replay/1/undo", &Value::Null).await.status, 201);
     holds(&platform, &by_first_version(SENT)).await;
 }
+
+/// What `RAW` let go of while a replay rested is not passed over in silence.
+#[tokio::test]
+async fn a_replay_whose_messages_are_gone_says_so() {
+    const SENT: u32 = 100;
+    let platform = with_messages(SENT).await;
+    let _ingest = platform.service("ingest");
+    let failpoint = Failpoint { name: failpoint::BEFORE_REPLAY_SAVED, passes: 0 };
+    let mut doomed = platform.doomed("bridge", failpoint);
+    platform.succeed(&[&ALL[..], &["--detach"]].concat());
+    doomed.died_at(failpoint).await;
+    let wire = crate::ingest::connect(&platform.nats, "ingest").await;
+    nats::retention::remove_up_to(&wire, nats::streams::RAW, 1).await.unwrap();
+    let _bridge = platform.service("bridge");
+    eventually("it fails", || async {
+        let shown = platform.succeed(&["replay", "show", "1"]);
+        if shown.contains("let go of the messages from 1 to 1") { Ok(()) } else { Err(shown) }
+    })
+    .await;
+}

@@ -2,8 +2,8 @@
 
 use super::{Fate, Reading, Tracer};
 use crate::{Fault, compare::Target};
-use domain::{EntityId, Letter, Reason, Row, Timestamp};
-use nats::outcome;
+use domain::{Letter, Row};
+use nats::{outcome, streams::TELEMETRY};
 use store::{OrgRef, read};
 
 impl Tracer<'_> {
@@ -64,14 +64,17 @@ impl Tracer<'_> {
         if let Some(version) = deleted.map_err(target.fault())? {
             return Ok(Fate::Deleted(version));
         }
-        let (origin, revision) = row.version.unpack();
         let letter = refused.iter().find(|(_, letter)| {
-            let same = letter.origin == Some(origin) && letter.revision == revision.0;
-            let of_row = letter.row.as_deref().is_none_or(|text| names(text, key));
-            letter.target.as_ref() == Some(target.name)
-                && ((same && of_row)
-                    || (letter.reason == Reason::Undecodable
-                        && Some(letter.source.sequence) == sequence))
+            let of_message = || {
+                let same = letter.source.stream == TELEMETRY;
+                same && Some(letter.source.sequence) == sequence
+            };
+            let of_row = match letter.refused_row() {
+                Some(refused) => refused == (row.entity, row.ts, row.version),
+                // Of a message that could not be read, or of a row that was too large for a letter.
+                None => of_message(),
+            };
+            letter.target.as_ref() == Some(target.name) && of_row
         });
         if let Some((number, _)) = letter {
             return Ok(Fate::Refused(*number));
@@ -86,11 +89,4 @@ impl Tracer<'_> {
         });
         Ok(if sequence > done { Fate::InFlight } else { Fate::Lost })
     }
-}
-
-/// Whether the text of a letter's row is about a key.
-pub(super) fn names(text: &str, (entity, ts): (EntityId, Timestamp)) -> bool {
-    let Ok(row) = serde_json::from_str::<serde_json::Value>(text) else { return false };
-    row["entity_id"].as_i64() == Some(entity.0.into())
-        && row["ts"].as_str().and_then(Timestamp::parse_rfc3339) == Some(ts)
 }

@@ -100,7 +100,8 @@ impl Difference {
     }
 }
 
-/// Compares an hour. At most `samples` of its keys are kept. Left out are keys whose row in either target is recent, and keys that a deletion of that time covers in either.
+/// Compares an hour. At most `samples` of its keys are kept. Left out are keys whose row in either target is
+/// recent, and keys that a deletion of that time covers in either.
 pub async fn compare_hour(
     comparison: &Comparison<'_>,
     hour: Timestamp,
