@@ -167,14 +167,15 @@ impl Task<'_> {
         if !work.deletions.is_empty() {
             counts.deleted = deletions::apply(connection, org, &work.deletions).await?;
         }
+        if !work.rows.is_empty() {
+            self.rows(connection, matter || !work.deletions.is_empty(), &mut counts).await?;
+        }
+        // After the rows: those may go back to the savepoint, and would take these along.
         if !work.transactions.is_empty() {
             transactions::apply(connection, org, &work.transactions).await?;
         }
         if !work.presences.is_empty() {
             presence::apply(connection, org, &work.presences).await?;
-        }
-        if !work.rows.is_empty() {
-            self.rows(connection, matter || !work.deletions.is_empty(), &mut counts).await?;
         }
         // Every statement before succeeded, so this can't be a rollback in disguise.
         sqlx::raw_sql("commit").execute(connection).await?;

@@ -6,7 +6,7 @@ use domain::{
     presence::{Presence, PresenceRow},
 };
 use std::collections::BTreeSet;
-use store::Writer;
+use store::{WritePath, Writer};
 
 /// Said at that second, accepted as message `sequence`.
 fn said(sequence: u64, second: i64, online: bool, kept: bool) -> PresenceRow {
@@ -60,4 +60,23 @@ async fn whatever_the_order_the_last_that_was_accepted_counts() {
         found.insert(row);
     }
     assert_eq!(found, BTreeSet::from(["f 4.000000 3.000000 4".to_owned()]));
+}
+
+/// Rows that were there already go another way than new ones; what came with them is kept on both.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_comes_with_rows_that_were_there_is_kept() {
+    let target = Target::fresh().await;
+    let rows = super::rows(vec![super::row(1, at(1), 1, domain::Values::number(1.0))]);
+    for (sequence, path) in [(1, WritePath::Optimistic), (2, WritePath::Staging)] {
+        let writer = Writer::always(target.ingest.clone(), path);
+        let _ = writer.write(&target.org, &rows).await.unwrap();
+        let presences = vec![said(sequence, sequence as i64, true, false)];
+        let work = Work { presences, ..rows.clone() };
+        let _ = writer.write(&target.org, &work).await.unwrap();
+        let mut connection = testkit::platform::connect(&target.raw.superuser()).await.unwrap();
+        let sql = "select version >> 24 from core.device_presence";
+        let kept: Option<i64> =
+            sqlx::query_scalar(sql).fetch_optional(&mut connection).await.unwrap();
+        assert_eq!(kept, Some(sequence as i64), "{path:?}");
+    }
 }
