@@ -11,6 +11,7 @@ mod doctor;
 mod gaps;
 mod healthy;
 mod key;
+mod ledger;
 mod live;
 mod migrate;
 mod org;
@@ -103,6 +104,8 @@ enum Command {
     Verify(verify::VerifyArgs),
     /// Where one reading is, and how it got there: from the message to its row in every target
     Trace(trace::TraceArgs),
+    /// Is everything that was accepted stored, set aside or on its way? By hop, org and hour
+    Ledger(ledger::LedgerArgs),
     /// Readings that are missing: of which point, since when, and where they stopped
     Gaps(gaps::GapsArgs),
     /// Databases that receive everything: how far each is; let one go, take one back
@@ -197,6 +200,7 @@ async fn run(command: Command, globals: &Globals) -> anyhow::Result<ExitCode> {
         Command::Healthy(args) => healthy::run(&args, globals).await,
         Command::Verify(args) => verify::run(&args, globals).await,
         Command::Trace(args) => trace::run(&args, globals).await,
+        Command::Ledger(args) => ledger::run(&args, globals).await,
         Command::Gaps(args) => gaps::run(&args, globals).await,
         Command::Targets(command) => targets::run(command, globals).await,
         Command::Config(args) => settings::run(&args, globals),

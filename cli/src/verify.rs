@@ -6,15 +6,16 @@ use crate::{Globals, connect, databases};
 use clap::Args;
 use custody::{
     compare::{Pair, Target, orgs, stale},
+    ledger::{Question, apply_again, orgs_of},
     repair::repair,
 };
 use domain::{OrgKey, TargetName};
 use nats::{
     Wire,
-    targets::{self, Compared},
+    targets::{self, Compared, Register},
 };
 use std::{io::IsTerminal, process::ExitCode};
-use store::{Database, verify::Recent};
+use store::{Database, OrgRef, verify::Recent};
 use told::{OrgInTarget, Repair, Stale, Verdict};
 
 /// Keys of each differing hour that are named.
@@ -43,8 +44,8 @@ pub(crate) struct VerifyArgs {
 pub(crate) async fn run(args: &VerifyArgs, globals: &Globals) -> anyhow::Result<ExitCode> {
     let config = globals.load()?.config;
     let wire = connect::now(&config, "operator").await?;
-    let mut keys: Vec<OrgKey> =
-        nats::model::load(&wire).await?.orgs().iter().map(|org| org.key.clone()).collect();
+    let all = orgs_of(&nats::model::load(&wire).await?);
+    let mut keys: Vec<OrgKey> = all.iter().map(|org| org.key.clone()).collect();
     keys.retain(|key| args.org.as_ref().is_none_or(|only| only == key));
     if keys.is_empty() {
         let org = args.org.as_ref().map_or(String::new(), |org| format!(" {org}"));
@@ -66,6 +67,9 @@ pub(crate) async fn run(args: &VerifyArgs, globals: &Globals) -> anyhow::Result<
     let primary = Target { name, database };
     let job = Job { wire: &wire, args, primary, recent };
     let mut verdict = Verdict::new(recent.from, late);
+    if args.repair {
+        verdict.applied_again = job.apply_again(&databases, &all, &register).await?;
+    }
     for org in orgs(primary, &keys).await? {
         for (name, database) in &others {
             let other = Target { name, database };
@@ -122,6 +126,26 @@ impl Job<'_> {
                 eprintln!("{text}");
             }
         }
+    }
+
+    /// Applies messages that a target has not noted though it was said to be done with them; how many.
+    async fn apply_again(
+        &self,
+        databases: &[(TargetName, Database)],
+        orgs: &[OrgRef],
+        register: &Register,
+    ) -> anyhow::Result<u64> {
+        let mut applied = 0;
+        for (name, database) in databases {
+            let target = Target { name, database };
+            let (wire, hours) = (self.wire, (self.recent.from, self.recent.from));
+            let (targets, rows) = (&[target][..], Some(false));
+            let ledger = Question { wire, targets, orgs, register, hours, rows }.ask().await?;
+            for (_, account) in &ledger.targets {
+                applied += apply_again(wire, target, orgs, &account.hop).await?.0;
+            }
+        }
+        Ok(applied)
     }
 
     async fn pair(

@@ -4,6 +4,7 @@
 pub mod backfill;
 pub mod compare;
 pub mod gaps;
+pub mod ledger;
 pub mod repair;
 pub mod tell;
 pub mod trace;

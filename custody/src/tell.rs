@@ -1,10 +1,11 @@
-//! Stories and gaps as programs read them.
+//! Stories, gaps and ledgers as programs read them.
 
 use crate::{
     gaps::{Gap, Source, Why},
+    ledger::{Account, Hop, Ledger},
     trace::{Fate, Story},
 };
-use domain::{OrgKey, OriginStream, RowVersion};
+use domain::{OrgId, OrgKey, OriginStream, RowVersion, TargetName, directory::Directory};
 use serde_json::{Value, json};
 
 /// The message that gave a version, for people and programs.
@@ -150,5 +151,61 @@ pub fn gap_as_json(org: &OrgKey, gap: &Gap) -> Value {
         "missing": gap.missing,
         "why": stopped,
         "detail": why(gap),
+    })
+}
+
+/// The ledger, as programs read it.
+pub fn ledger_as_json(ledger: &Ledger, directory: &Directory) -> Value {
+    let org = |id: OrgId| directory.org_by_id(id).map(|org| org.key.to_string());
+    let target = |(name, account): &(TargetName, Account)| {
+        let hours = account.hours.iter().map(|hour| {
+            json!({
+                "hour": hour.hour.to_string(),
+                "org": org(hour.org),
+                "org_id": hour.org,
+                "messages": hour.messages,
+                "readings": hour.readings,
+                "stored": hour.fates.stored,
+                "superseded": hour.fates.superseded,
+                "duplicate": hour.fates.duplicate,
+                "deleted": hour.fates.deleted,
+                "dead": hour.fates.dead,
+            })
+        });
+        let off = account.off.iter().map(|(id, hour, readings)| {
+            json!({ "hour": hour.to_string(), "org": org(*id), "readings": readings })
+        });
+        let rows = account.rows.iter().map(
+            |(org, rows)| json!({ "org": org.key, "counted": rows.counted, "found": rows.found }),
+        );
+        json!({
+            "target": name,
+            "hop": hop_as_json(&account.hop),
+            "hours": hours.collect::<Vec<_>>(),
+            "off": off.collect::<Vec<_>>(),
+            "rows": rows.collect::<Vec<_>>(),
+            "balanced": account.is_balanced(),
+        })
+    };
+    json!({
+        "balanced": ledger.is_balanced(),
+        "normalize": hop_as_json(&ledger.raw),
+        "targets": ledger.targets.iter().map(target).collect::<Vec<_>>(),
+    })
+}
+
+fn hop_as_json(hop: &Hop) -> Value {
+    let unaccounted = hop
+        .unaccounted
+        .iter()
+        .map(|(sequence, what)| json!({ "sequence": sequence, "what": what }));
+    json!({
+        "since": hop.since,
+        "accepted": hop.accepted,
+        "applied": hop.applied,
+        "explained": hop.explained,
+        "in_flight": hop.in_flight,
+        "unaccounted": unaccounted.collect::<Vec<_>>(),
+        "more_unaccounted": hop.more,
     })
 }

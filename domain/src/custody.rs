@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 /// Where ingest services answer: name and id of their service.
 pub const SERVICE: (&str, &str) = ("ingest", "custody");
 /// What they can be asked.
-pub const VERBS: [&str; 2] = ["trace", "gaps"];
+pub const VERBS: [&str; 3] = ["trace", "gaps", "ledger"];
 
 /// A question.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,6 +38,15 @@ pub enum Ask {
         /// Up to this one.
         to: Timestamp,
     },
+    /// Whether everything is accounted for.
+    Ledger {
+        /// Hours that are told: from this one,
+        from: Timestamp,
+        /// up to this one.
+        to: Timestamp,
+        /// Count rows, however long it takes.
+        rows: bool,
+    },
 }
 
 impl Ask {
@@ -46,6 +55,7 @@ impl Ask {
         match self {
             Self::Reading { .. } | Self::Message { .. } | Self::Request { .. } => VERBS[0],
             Self::Gaps { .. } => VERBS[1],
+            Self::Ledger { .. } => VERBS[2],
         }
     }
 }

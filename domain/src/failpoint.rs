@@ -13,6 +13,8 @@ pub const BEFORE_PARTS_REMOVED: &str = "chunks.before_parts_removed";
 pub const BEFORE_END_DONE: &str = "chunks.before_end_done";
 /// After the normalized readings are stored, before `RAW` is told.
 pub const BEFORE_RAW_ACK: &str = "normalize.before_raw_ack";
+/// Rows were committed in parts, their messages are not in the ledger yet.
+pub const BEFORE_LEDGER: &str = "ingest.before_ledger";
 /// After COMMIT, before the stream is told.
 pub const BEFORE_TELEMETRY_ACK: &str = "ingest.before_telemetry_ack";
 /// After an archive's COMMIT, before `RAW` is told.
@@ -27,12 +29,13 @@ pub const MID_COPY: &str = "store.mid_copy";
 pub const BEFORE_STATE_SAVE: &str = "simulator.before_state_save";
 
 /// All of them.
-pub const ALL: [&str; 11] = [
+pub const ALL: [&str; 12] = [
     BEFORE_PUBACK,
     BEFORE_ASSEMBLED,
     BEFORE_PARTS_REMOVED,
     BEFORE_END_DONE,
     BEFORE_RAW_ACK,
+    BEFORE_LEDGER,
     BEFORE_TELEMETRY_ACK,
     BEFORE_ARCHIVE_ACK,
     BEFORE_LETTER_LEAVES,

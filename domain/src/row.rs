@@ -2,7 +2,7 @@
 
 use crate::{
     Batch, DeletionRow, EntityId, Position, RowVersion, Timestamp, Values, chunk::Ended,
-    presence::PresenceRow, version::VersionOverflow,
+    ledger::Page, presence::PresenceRow, version::VersionOverflow,
 };
 
 /// A row of `core.values_<org_key>`.
@@ -29,18 +29,24 @@ pub struct Work {
     pub transactions: Vec<Ended>,
     /// Which devices are there.
     pub presences: Vec<PresenceRow>,
+    /// What is noted in the same COMMIT.
+    pub page: Page,
 }
 
 impl Work {
     /// Adds what the batch at `position` of `TELEMETRY` asks for.
+    ///
+    /// Of one that can't be applied nothing is added but a note that it came.
     pub fn add(&mut self, batch: Batch, position: Position) -> Result<(), VersionOverflow> {
         let here = position.as_origin();
+        self.page.add(&batch, position);
         let before = (self.rows.len(), self.deletions.len(), self.presences.len());
         let added = self.add_all(batch, here);
         if added.is_err() {
             self.rows.truncate(before.0);
             self.deletions.truncate(before.1);
             self.presences.truncate(before.2);
+            self.page.last_can_not_be_read();
         }
         added
     }

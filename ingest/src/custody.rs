@@ -4,7 +4,8 @@
 use custody::{
     compare::Target,
     gaps::{Question, gaps},
-    tell::{as_json, gap_as_json},
+    ledger::{self, Ledger, orgs_of},
+    tell::{as_json, gap_as_json, ledger_as_json},
     trace::{Message, Story, Tracer},
 };
 use domain::{
@@ -17,6 +18,7 @@ use nats::{
     micro::{Refusal, Serves, serve},
     model,
     publish::Patience,
+    targets::Register,
 };
 use serde_json::Value;
 use std::{sync::Arc, time::Duration};
@@ -34,8 +36,7 @@ pub(crate) struct Custody {
 }
 
 /// Serves until shutdown.
-pub(crate) async fn run(custody: Custody, patience: Patience) {
-    let custody = Arc::new(custody);
+pub(crate) async fn run(custody: Arc<Custody>, patience: Patience) {
     let wire = custody.wire.clone();
     let serves = Serves { name: SERVICE, verbs: &VERBS, at_once: AT_ONCE };
     serve(&wire, &patience, serves, |ask: Ask, _| {
@@ -59,6 +60,11 @@ impl Custody {
         let directory = model::load(&self.wire).await.map_err(away)?;
         let list: Vec<Value> = match ask {
             Ask::Gaps { org, from, to } => self.gaps(&directory, &org, (from, to)).await?,
+            Ask::Ledger { from, to, rows } => {
+                let rows = rows.then_some(true);
+                let ledger = self.ledger(&directory, (from, to), rows).await.map_err(away)?;
+                vec![ledger_as_json(&ledger, &directory)]
+            }
             ask => self.stories(&directory, ask).await?.iter().map(as_json).collect(),
         };
         let json = serde_json::to_string(&list).map_err(away)?;
@@ -68,10 +74,28 @@ impl Custody {
     /// Those that were not let go.
     async fn targets(&self) -> Result<Vec<Target<'_>>, Refusal> {
         let register = nats::targets::list(&self.wire).await.map_err(away)?;
+        Ok(self.attached(&register))
+    }
+
+    /// The same by a register that was read.
+    pub(crate) fn attached(&self, register: &Register) -> Vec<Target<'_>> {
         let gone =
             |name: &TargetName| register.get(name).is_some_and(|target| target.detached.is_some());
         let attached = self.targets.iter().filter(|(name, _)| !gone(name));
-        Ok(attached.map(|(name, database)| Target { name, database }).collect())
+        attached.map(|(name, database)| Target { name, database }).collect()
+    }
+
+    /// The ledger of all targets.
+    pub(crate) async fn ledger(
+        &self,
+        directory: &Directory,
+        hours: (Timestamp, Timestamp),
+        rows: Option<bool>,
+    ) -> Result<Ledger, custody::Fault> {
+        let register = nats::targets::list(&self.wire).await?;
+        let (wire, targets, orgs) = (&self.wire, self.attached(&register), orgs_of(directory));
+        let (targets, orgs, register) = (&*targets, &*orgs, &register);
+        ledger::Question { wire, targets, orgs, register, hours, rows }.ask().await
     }
 
     async fn stories(&self, directory: &Directory, ask: Ask) -> Result<Vec<Story>, Refusal> {
@@ -88,7 +112,7 @@ impl Custody {
                 tracer.message(Message::parse(&name).ok_or_else(wrong)?).await
             }
             Ask::Request { id } => tracer.request(&id, SystemClock.now()).await,
-            Ask::Gaps { .. } => Ok(Vec::new()),
+            Ask::Gaps { .. } | Ask::Ledger { .. } => Ok(Vec::new()),
         };
         stories.map_err(away)
     }

@@ -1,7 +1,12 @@
 //! Messages of one org on their way into one target, as one piece of work.
 
 use crate::{batching::Size, bisect::Part, letter};
-use domain::{Batch, Row, RowVersion, Work, merge::Key, subject::API};
+use domain::{
+    Batch, Row, RowVersion, Work,
+    ledger::{Fates, Page},
+    merge::Key,
+    subject::API,
+};
 use nats::{
     Delivery, envelope,
     letters::{RETRIED, Retried},
@@ -55,6 +60,8 @@ pub(crate) struct Gathered {
     pub(crate) retried: BTreeMap<usize, Retried>,
     /// Unsorted until [`Gathered::finish`].
     pub(crate) work: Work,
+    /// A copy of the work's page, which is lost where the work has to be divided.
+    page: Page,
     /// Rows for which the batch has a higher version. They count again where that is refused.
     superseded: Vec<Row>,
     brought: Vec<Brought>,
@@ -70,9 +77,15 @@ impl Gathered {
         let Message { delivery, size, waited_for, retried, content } = message;
         let ordinal = self.deliveries.len();
         let before = self.work.rows.len();
-        let added = content.and_then(|batch| {
-            self.work.add(batch, delivery.position()).map_err(|fault| fault.to_string())
-        });
+        let added = match content {
+            Ok(batch) => {
+                self.work.add(batch, delivery.position()).map_err(|fault| fault.to_string())
+            }
+            Err(why) => {
+                self.work.page.add_unreadable(delivery.position());
+                Err(why)
+            }
+        };
         match added {
             Ok(()) => {
                 let new = self.work.rows[before..].chunk_by(|a, b| a.version == b.version);
@@ -91,11 +104,23 @@ impl Gathered {
     /// Makes keys unique and sorted.
     pub(crate) fn finish(mut self) -> Self {
         self.superseded = tidy_apart(&mut self.work.rows);
+        self.page = self.work.page.clone();
+        self.work.page.before.superseded = self.superseded.len() as u64;
         self
     }
 
-    /// Takes in another batch's messages; gives back its work.
-    pub(crate) fn absorb(&mut self, other: Self) -> Work {
+    /// The page, where the work was written in parts: it comes last, when all is decided.
+    pub(crate) fn closing_page(&mut self, parts: Fates) -> Page {
+        let mut page = std::mem::take(&mut self.page);
+        page.before += parts;
+        page.before.superseded += self.superseded.len() as u64;
+        page
+    }
+
+    /// Takes in another batch's messages; gives back its work, without its page.
+    pub(crate) fn absorb(&mut self, mut other: Self) -> Work {
+        self.page.absorb(std::mem::take(&mut other.page));
+        other.work.page = Page::default();
         let shift = self.deliveries.len();
         self.deliveries.extend(other.deliveries);
         self.size = self.size.plus(other.size);
@@ -146,8 +171,10 @@ fn tidy_apart(rows: &mut Vec<Row>) -> Vec<Row> {
 }
 
 impl Part for Work {
-    /// Deletions apart from rows, then rows by halves. Deletions are never divided.
+    /// Deletions apart from rows, then rows by halves. Deletions are never divided. The page is taken out: its
+    /// messages are not applied before all parts are.
     fn halves(mut self) -> Result<(Self, Self), Self> {
+        self.page = Page::default();
         // What is no row is never refused for what it says: it goes first and alone.
         let apart = !(self.deletions.is_empty()
             && self.transactions.is_empty()

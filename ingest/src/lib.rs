@@ -18,6 +18,7 @@ mod every;
 mod gather;
 mod gathered;
 mod keep;
+mod ledger;
 mod letter;
 mod model;
 mod settle;
@@ -79,6 +80,8 @@ pub async fn run(
     let settings = config.retention.into();
     lifecycle.spawn(trim::run(wire.clone(), settings, names, patience("trim")));
     let custody = custody::Custody { wire: wire.clone(), targets: readers(config)? };
+    let custody = Arc::new(custody);
+    lifecycle.spawn(ledger::watch(custody.clone(), lifecycle.shutdown.clone()));
     lifecycle.spawn(custody::run(custody, patience("custody")));
     let instance = config.ingest.instance.clone();
     let report = move || Report {
@@ -126,7 +129,9 @@ fn supervise(target: Arc<Target>, lifecycle: &Lifecycle) {
         let (started, lifecycle) = (started.clone(), own.clone());
         async move {
             let start = |orgs| start_workers(&target, &lifecycle, &started, orgs);
-            model::follow(&target, start).await;
+            if ledger::begin(&target).await {
+                model::follow(&target, start).await;
+            }
         }
     };
     for_ever(lifecycle, target, "MODEL".to_owned(), job);

@@ -8,7 +8,7 @@ use crate::{
     bisect::Bisection, counters, gather::Turns, gathered::Gathered, keep::Keeper, settle,
     target::Target,
 };
-use domain::{Row, Work, merge::tidy};
+use domain::{Row, Work, failpoint, ledger::Fates, merge::tidy};
 use nats::{Delivery, publish::Patience, retry::Pauses};
 use std::{
     sync::Arc,
@@ -81,16 +81,18 @@ impl OrgWriter {
 
     async fn store(&mut self, mut batch: Gathered) -> Result<(), Stopping> {
         let mut narrowed = Narrowed::new(std::mem::take(&mut batch.work));
-        if batch.unreadable.len() < batch.deliveries.len() {
-            let narrowing = self.narrow(&mut batch, &mut narrowed).await;
-            if let Err(interrupted) = narrowing {
-                hand_back(batch.deliveries).await;
-                return match interrupted {
-                    Interrupted::Stopping => Err(Stopping),
-                    // What was committed comes again too, and changes nothing.
-                    Interrupted::Held => Ok(()),
-                };
-            }
+        let narrowing = self.narrow(&mut batch, &mut narrowed).await;
+        let written = match narrowing {
+            Ok(()) => self.note(&mut batch, &mut narrowed).await,
+            Err(interrupted) => Err(interrupted),
+        };
+        if let Err(interrupted) = written {
+            hand_back(batch.deliveries).await;
+            return match interrupted {
+                Interrupted::Stopping => Err(Stopping),
+                // What was committed comes again too, and changes nothing.
+                Interrupted::Held => Ok(()),
+            };
         }
         settle::settle(self, batch, narrowed).await?;
         self.flowing();
@@ -128,6 +130,27 @@ impl OrgWriter {
             tidy(&mut rows);
             narrowed.add(Work { rows, ..Work::default() });
         }
+    }
+
+    /// Notes the messages, where that was not done with the rows: those were written in parts.
+    async fn note(
+        &mut self,
+        batch: &mut Gathered,
+        narrowed: &mut Narrowed,
+    ) -> Result<(), Interrupted> {
+        if narrowed.stored.iter().any(|committed| committed.counts().noted) {
+            return Ok(());
+        }
+        failpoint::hit(failpoint::BEFORE_LEDGER);
+        let mut fates = Fates::default();
+        narrowed.stored.iter().for_each(|committed| fates += committed.counts().fates);
+        fates.dead += narrowed.refused.iter().map(|(work, _)| work.rows.len() as u64).sum::<u64>();
+        let page = batch.closing_page(fates);
+        // Without rows nothing can be refused for what it says.
+        if let Ok(committed) = self.attempt(batch, &Work { page, ..Work::default() }).await? {
+            narrowed.stored.push(committed);
+        }
+        Ok(())
     }
 
     async fn try_all(

@@ -216,6 +216,22 @@ pub async fn read_placed(
     }
 }
 
+/// The subject of a message; `None`: its stream has it no more.
+pub async fn subject_of(
+    wire: &Wire,
+    stream: &str,
+    sequence: u64,
+) -> Result<Option<String>, crate::PublishFault> {
+    let later = |error: String| crate::PublishFault::Later(format!("{stream}: {error}"));
+    let found = wire.jetstream.get_stream_no_info(stream).await;
+    let found = found.map_err(|error| later(error.to_string()))?.direct_get(sequence).await;
+    match found {
+        Ok(message) => Ok(Some(message.subject.to_string())),
+        Err(error) if error.kind() == DirectGetErrorKind::NotFound => Ok(None),
+        Err(error) => Err(later(error.to_string())),
+    }
+}
+
 /// Reads a durable consumer for as long as the process lives.
 pub struct Reader {
     wire: Wire,

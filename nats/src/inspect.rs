@@ -114,6 +114,8 @@ pub struct ConsumerState {
     pub redelivered: u64,
     /// Everything up to this sequence is done.
     pub done: u64,
+    /// The last sequence that was delivered.
+    pub delivered: u64,
 }
 
 impl ConsumerState {
@@ -124,6 +126,7 @@ impl ConsumerState {
             unacknowledged: info.num_ack_pending as u64,
             redelivered: info.num_redelivered as u64,
             done: info.ack_floor.stream_sequence,
+            delivered: info.delivered.stream_sequence,
         }
     }
 

@@ -18,7 +18,10 @@ use domain::{
     subject::{decode, encode},
 };
 use futures_util::{StreamExt, stream};
-use std::time::Duration;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 /// Header: a row that is tried again because of a letter. See [`Retried`].
 pub const RETRIED: &str = "Haystack-Letter";
@@ -175,6 +178,36 @@ pub async fn page(
         page.letters.extend(filter.takes(&filed).then_some(filed));
     }
     Ok(page)
+}
+
+/// Which messages of a stream letters are about, of those that are asked for: a letter that was dropped is one,
+/// too. At most `looks` letters are looked at.
+pub async fn about(
+    wire: &Wire,
+    stream: &str,
+    mut sequences: BTreeSet<u64>,
+    looks: usize,
+) -> Result<BTreeMap<u64, Filed>, PublishFault> {
+    let (dead, mut found, mut from) = (dead(wire).await?, BTreeMap::new(), 1);
+    for _ in 0..looks {
+        if sequences.is_empty() {
+            break;
+        }
+        let next = match dead.direct_get_next_for_subject("dead.>", Some(from)).await {
+            Ok(next) => next,
+            Err(error) if error.kind() == DirectGetErrorKind::NotFound => break,
+            Err(error) => return Err(later(error)),
+        };
+        from = next.sequence + 1;
+        let filed = filed(next.sequence, &next.payload);
+        if let Ok(letter) = &filed.letter
+            && letter.source.stream == stream
+            && sequences.remove(&letter.source.sequence)
+        {
+            found.insert(letter.source.sequence, filed);
+        }
+    }
+    Ok(found)
 }
 
 /// Files a letter; its number. The same letter, filed twice within minutes, is one.

@@ -6,6 +6,7 @@ pub mod connect;
 mod copy;
 pub mod fault;
 pub mod inspect;
+pub mod ledger;
 pub mod migrate;
 pub mod model;
 mod nodelay;

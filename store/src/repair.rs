@@ -61,7 +61,8 @@ pub async fn mend(database: &Database, org: &OrgRef, mends: &[Mend]) -> Result<u
                 .await?;
             changed += gone.rows_affected();
         }
-        changed += staging::merge(connection, org).await?;
+        let met = staging::look(connection, org).await?;
+        changed += staging::merge(connection, org, &met).await?;
         let mut entities: Vec<i32> = mends.iter().map(|mend| mend.entity.0).collect();
         entities.sort_unstable();
         entities.dedup();

@@ -170,6 +170,27 @@ impl Platform {
         Process::start(&arguments, &log, failpoint)
     }
 
+    /// Judges by the platform's own ledger: waits until nothing is in flight; at no moment may anything be
+    /// unaccounted for.
+    pub async fn balances(&self) {
+        eventually("a ledger with nothing in flight", || async {
+            let output = self.command(&["ledger", "--rows", "--json"]);
+            let text = String::from_utf8_lossy(&output.stdout);
+            let ledger: serde_json::Value = serde_json::from_str(&text).map_err(|error| {
+                format!("{error}: {text}{}", String::from_utf8_lossy(&output.stderr))
+            })?;
+            assert!(output.status.success(), "the ledger does not balance: {ledger:#}");
+            let hops = ledger["targets"].as_array().into_iter().flatten().map(|it| &it["hop"]);
+            let flying: Vec<_> = hops
+                .chain([&ledger["normalize"]])
+                .filter(|hop| hop["in_flight"] != 0)
+                .map(ToString::to_string)
+                .collect();
+            if flying.is_empty() { Ok(()) } else { Err(flying.join("; ")) }
+        })
+        .await;
+    }
+
     /// Runs a command to its end.
     pub fn command(&self, arguments: &[&str]) -> Output {
         let config = self.config.display().to_string();

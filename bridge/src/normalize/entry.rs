@@ -326,7 +326,9 @@ fn whole(org: &OrgKey, group: Group, faults: Vec<Fault>) -> Outcome {
         let details: Vec<_> = faults.into_iter().map(|fault| fault.detail).collect();
         Fault { reason, detail: cut(details.join("; ")) }
     });
-    let group = (!group.samples.is_empty()).then(|| (org.clone(), group));
+    // A message that gave nothing, and rightly so, is on record, too: the ledger has a place for it.
+    let told = !group.samples.is_empty() || fault.is_none();
+    let group = told.then(|| (org.clone(), group));
     Outcome { group, fault, ..Outcome::default() }
 }
 

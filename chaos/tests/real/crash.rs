@@ -22,6 +22,7 @@ async fn everywhere(platform: &Platform, readings: &Numbered) {
         readings.arrives(&platform.primary, "demo"),
         readings.arrives(&platform.secondary, "demo")
     );
+    platform.balances().await;
 }
 
 /// One service dies at the failpoint while readings flow, and is started again.

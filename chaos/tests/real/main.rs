@@ -13,6 +13,7 @@ mod crash;
 mod custody;
 mod devices;
 mod ingest;
+mod ledger;
 mod letters;
 mod outage;
 mod permissions;

@@ -27,6 +27,8 @@ pub(super) struct Verdict {
     pub(super) stale: Vec<Stale>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) repaired: Vec<Repair>,
+    /// Messages that a target had lost after it was done with them, and that were applied again.
+    pub(super) applied_again: u64,
 }
 
 /// One org in one target, held against the primary.
@@ -187,7 +189,7 @@ fn differing(difference: &Difference) -> DifferingHour {
 impl Verdict {
     pub(super) fn new(cutoff: Timestamp, behind: bool) -> Self {
         let (compared, stale, repaired) = (Vec::new(), Vec::new(), Vec::new());
-        Self { equal: false, cutoff, behind, compared, stale, repaired }
+        Self { equal: false, cutoff, behind, compared, stale, repaired, applied_again: 0 }
     }
 
     pub(super) fn judge(&mut self) {
@@ -208,6 +210,12 @@ impl Verdict {
 
     pub(super) fn print(&self) {
         self.repaired.iter().for_each(Repair::print);
+        if self.applied_again > 0 {
+            println!(
+                "{} messages that a target had not noted were applied again\n",
+                self.applied_again
+            );
+        }
         let heads = ["org", "target", "rows", "hours", "differing hours", "deletions", "refused"];
         let mut table = Table::new(heads);
         for compared in &self.compared {

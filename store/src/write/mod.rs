@@ -4,6 +4,7 @@ mod copy;
 pub(crate) mod current;
 pub(crate) mod deletions;
 mod hint;
+pub(crate) mod note;
 pub(crate) mod open;
 mod presence;
 pub(crate) mod staging;
@@ -15,7 +16,7 @@ use crate::{
     org::OrgRef,
 };
 pub(crate) use copy::COLUMNS;
-use domain::{Proof, Row, Work};
+use domain::{Proof, Row, Work, ledger::Fates};
 use hint::Hints;
 use sqlx::PgConnection;
 
@@ -35,10 +36,23 @@ pub struct Counts {
     pub offered: u64,
     /// Rows inserted or replaced; the others were there, newer, or deleted.
     pub changed: u64,
+    /// Rows that were not there before; the other changed ones took an older one's place.
+    pub inserted: u64,
     /// Rows that deletions took out of the table.
     pub deleted: u64,
+    /// What became of the rows that were to be written.
+    pub fates: Fates,
+    /// Whether the messages of the work's page are noted.
+    pub noted: bool,
     /// The way the rows went in the end.
     pub path: WritePath,
+}
+
+impl Counts {
+    fn of(offered: u64, path: WritePath) -> Self {
+        let (changed, inserted, deleted, fates) = (0, 0, 0, Fates::default());
+        Self { offered, changed, inserted, deleted, fates, noted: false, path }
+    }
 }
 
 /// Proof that the database has committed a piece of work. Only this room can make one.
@@ -53,8 +67,7 @@ impl Proof for Committed {}
 impl Committed {
     /// Of messages for the archive.
     pub(crate) fn archived(offered: u64, changed: u64) -> Self {
-        let counts = Counts { offered, changed, deleted: 0, path: WritePath::Optimistic };
-        Self { counts }
+        Self { counts: Counts { changed, ..Counts::of(offered, WritePath::Optimistic) } }
     }
 
     /// What the write did.
@@ -162,13 +175,13 @@ impl Task<'_> {
     ) -> sqlx::Result<Counts> {
         let (org, work) = (self.org, self.work);
         let offered = work.rows.len() as u64;
-        let mut counts = Counts { offered, changed: 0, deleted: 0, path: self.path };
+        let mut counts = Counts::of(offered, self.path);
         let matter = open::open(connection, org, work, deletion_millis, self.lifted).await?;
         if !work.deletions.is_empty() {
             counts.deleted = deletions::apply(connection, org, &work.deletions).await?;
         }
         if !work.rows.is_empty() {
-            self.rows(connection, matter || !work.deletions.is_empty(), &mut counts).await?;
+            self.rows(connection, matter, &mut counts).await?;
         }
         // After the rows: those may go back to the savepoint, and would take these along.
         if !work.transactions.is_empty() {
@@ -177,8 +190,7 @@ impl Task<'_> {
         if !work.presences.is_empty() {
             presence::apply(connection, org, &work.presences).await?;
         }
-        // Every statement before succeeded, so this can't be a rollback in disguise.
-        sqlx::raw_sql("commit").execute(connection).await?;
+        note::commit(connection, org, &work.page, &mut counts).await?;
         Ok(counts)
     }
 
@@ -189,17 +201,19 @@ impl Task<'_> {
         counts: &mut Counts,
     ) -> sqlx::Result<()> {
         let (org, rows) = (self.org, &self.work.rows);
-        if deletions_matter {
+        let deletes = !self.work.deletions.is_empty();
+        if deletions_matter || deletes {
             counts.path = WritePath::Staging;
-            staging::fill(connection, "", rows).await?;
-            staging::drop_deleted(connection, org).await?;
-            counts.changed = staging::merge(connection, org).await?;
+            // Where deletions were applied, the org is locked for all others, and nothing is to be undone.
+            let before = if deletes { "" } else { open::ANEW };
+            staging::fill(connection, before, rows).await?;
+            counts.fates.deleted = staging::drop_deleted(connection, org).await?;
+            self.merge(connection, counts).await?;
             return current::from_staging(connection, org).await;
         }
         if self.path == WritePath::Staging || !self.straight(connection, counts).await? {
-            let undo = format!("rollback to savepoint {};", open::SAVEPOINT);
-            staging::fill(connection, &undo, rows).await?;
-            counts.changed = staging::merge(connection, org).await?;
+            staging::fill(connection, open::ANEW, rows).await?;
+            self.merge(connection, counts).await?;
             if self.path == WritePath::Staging {
                 let all_new = counts.changed == counts.offered;
                 self.hints.change(org.id, |hint| hint.staged(all_new));
@@ -207,6 +221,17 @@ impl Task<'_> {
             counts.path = WritePath::Staging;
         }
         current::from_rows(connection, org, rows).await
+    }
+
+    /// From the staging table, with nobody beside who writes the org's rows: what is found there stays.
+    async fn merge(&self, connection: &mut PgConnection, counts: &mut Counts) -> sqlx::Result<()> {
+        let met = staging::look(connection, self.org).await?;
+        counts.changed = staging::merge(connection, self.org, &met).await?;
+        counts.inserted = met.new;
+        counts.fates.stored = counts.changed;
+        counts.fates.superseded = met.lower;
+        counts.fates.duplicate = met.same;
+        Ok(())
     }
 
     /// Whether COPY straight into the table met no row that was there.
@@ -217,7 +242,7 @@ impl Task<'_> {
     ) -> sqlx::Result<bool> {
         match copy::rows(connection, &self.org.values(), &self.work.rows).await {
             Ok(copied) => {
-                counts.changed = copied;
+                (counts.changed, counts.inserted, counts.fates.stored) = (copied, copied, copied);
                 self.hints.change(self.org.id, hint::Hint::straight);
                 Ok(true)
             }

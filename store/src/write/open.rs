@@ -9,8 +9,12 @@ pub(crate) const ORG_LOCK: i32 = 1_213_399_041;
 /// Class of the advisory lock that lets one instance at a time apply `MODEL`.
 pub(crate) const MODEL_LOCK: i32 = 1_213_399_042;
 
-/// The savepoint to which a conflicting COPY is rolled back.
-pub(crate) const SAVEPOINT: &str = "straight";
+/// Class of the advisory locks of an org's merges: many may COPY new rows side by side, but one that looks
+/// first what is there, and counts by that, is alone.
+pub(crate) const MERGE_LOCK: i32 = 1_213_399_044;
+
+/// Rolls a conflicting COPY back, and with it gives up the lock under which it was made.
+pub(crate) const ANEW: &str = "rollback to savepoint straight;";
 
 /// Begins the transaction and takes the org's lock: shared for rows, exclusive where deletions
 /// come along, so that an uncommitted write and a deletion can't pass each other. Gives whether a
@@ -38,10 +42,15 @@ pub(crate) async fn open(
     };
     let (lock, id) = (if deletes { "" } else { "_shared" }, org.id);
     let question = question(org, work);
+    let shared = if work.rows.is_empty() || deletes {
+        String::new()
+    } else {
+        format!("select true from pg_advisory_xact_lock_shared({MERGE_LOCK}, {id});")
+    };
     let sql = format!(
         "begin isolation level read committed; {patience} {limit} \
          select true from pg_advisory_xact_lock{lock}({ORG_LOCK}, {id}); \
-         savepoint {SAVEPOINT}; {question}"
+         savepoint straight; {shared} {question}"
     );
     let rows = sqlx::raw_sql(AssertSqlSafe(sql)).fetch_all(connection).await?;
     rows.last().map_or(Ok(true), |row| row.try_get(0))

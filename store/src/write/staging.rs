@@ -1,9 +1,12 @@
 //! The careful way: rows into a temporary table, and from there what is newer into the org's.
 
-use super::copy::{self, COLUMNS};
+use super::{
+    copy::{self, COLUMNS},
+    open::MERGE_LOCK,
+};
 use crate::org::OrgRef;
 use domain::Row;
-use sqlx::{AssertSqlSafe, PgConnection};
+use sqlx::{AssertSqlSafe, PgConnection, Row as _};
 
 /// Lives as long as its connection, empty between transactions.
 const TABLE: &str = "pg_temp.haystack_staging";
@@ -45,17 +48,68 @@ pub(crate) async fn drop_deleted(connection: &mut PgConnection, org: &OrgRef) ->
     Ok(done.rows_affected())
 }
 
+/// What staged rows meet in the org's table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Met {
+    /// Nothing.
+    pub(crate) new: u64,
+    /// A row with a lower version.
+    pub(crate) higher: u64,
+    /// Their own version.
+    pub(crate) same: u64,
+    /// A row with a higher version.
+    pub(crate) lower: u64,
+}
+
+impl Met {
+    /// Rows that will be written.
+    pub(crate) fn newer(&self) -> u64 {
+        self.new + self.higher
+    }
+}
+
+/// Looks what the staged rows meet, after the org's merge lock is taken: nobody else writes the org's rows then.
+pub(crate) async fn look(connection: &mut PgConnection, org: &OrgRef) -> sqlx::Result<Met> {
+    let (values, id) = (org.values(), org.id);
+    let sql = format!(
+        "select true from pg_advisory_xact_lock({MERGE_LOCK}, {id}); \
+         select count(*) filter (where old is null), count(*) filter (where old = 1), \
+            count(*) filter (where old = 0), count(*) filter (where old = -1) \
+         from (select (select case \
+                when (s.accepted_at, s.version) > (v.accepted_at, v.version) then 1 \
+                when (s.accepted_at, s.version) = (v.accepted_at, v.version) then 0 else -1 end \
+            from {values} v where v.entity_id = s.entity_id and v.ts = s.ts) as old \
+            from {TABLE} s) looked"
+    );
+    let rows = sqlx::raw_sql(AssertSqlSafe(sql)).fetch_all(connection).await?;
+    let row = rows.last().ok_or(sqlx::Error::RowNotFound)?;
+    let number = |at: usize| row.try_get::<i64, _>(at).map(i64::unsigned_abs);
+    Ok(Met { new: number(0)?, higher: number(1)?, same: number(2)?, lower: number(3)? })
+}
+
 /// Puts the staged rows that are newer into the org's table. Gives the number of rows changed.
 ///
 /// Rows that lose are left out by a look at the index first: it is twice as cheap as a conflict,
-/// which locks the row it loses to. The condition of the upsert decides when two writers meet.
-pub(crate) async fn merge(connection: &mut PgConnection, org: &OrgRef) -> sqlx::Result<u64> {
+/// which locks the row it loses to.
+pub(crate) async fn merge(
+    connection: &mut PgConnection,
+    org: &OrgRef,
+    met: &Met,
+) -> sqlx::Result<u64> {
+    if met.newer() == 0 {
+        return Ok(0);
+    }
     let values = org.values();
+    let newer = if met.same + met.lower == 0 {
+        String::new()
+    } else {
+        format!(
+            "where coalesce((select (s.accepted_at, s.version) > (old.accepted_at, old.version) \
+                from {values} old where old.entity_id = s.entity_id and old.ts = s.ts), true)"
+        )
+    };
     let sql = format!(
-        "insert into {values} as v ({COLUMNS}) \
-         select {COLUMNS} from {TABLE} s \
-         where coalesce((select (s.accepted_at, s.version) > (old.accepted_at, old.version) \
-            from {values} old where old.entity_id = s.entity_id and old.ts = s.ts), true) \
+        "insert into {values} as v ({COLUMNS}) select {COLUMNS} from {TABLE} s {newer} \
          order by entity_id, ts \
          on conflict (entity_id, ts) do update set \
             value_n = excluded.value_n, value_b = excluded.value_b, value_s = excluded.value_s, \

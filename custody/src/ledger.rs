@@ -1,0 +1,358 @@
+//! Does the ledger balance? Every message of a stream was applied, is set aside, or is on its way; every reading
+//! of an applied one has a fate; every target has as many rows as it wrote.
+
+use crate::{Fault, compare::Target};
+use domain::{
+    Batch, OrgId, OrgKey, Timestamp, Work,
+    directory::Directory,
+    ledger::Fates,
+    raw::{Pack, STATUS, STATUS_KEPT},
+    subject::Subject,
+};
+use nats::{
+    Wire,
+    consume::{read_placed, subject_of},
+    envelope,
+    inspect::{self, NORMALIZE},
+    letters,
+    retention::{self, applied},
+    streams::{RAW, TELEMETRY},
+    targets::Register,
+};
+use std::{collections::BTreeSet, time::Duration};
+use store::{
+    OrgRef, Verdict, Writer,
+    ledger::{self, Holes, Hour, Noted, Rows, Since},
+};
+
+/// An org's rows are counted without being asked where there are no more, over all orgs of a target.
+pub const QUICK_ROWS: i64 = 2_000_000;
+/// Messages without a note that are looked up.
+const LOOKED_UP: usize = 1_000;
+/// Letters that are looked at for them.
+const LETTERS: usize = 20_000;
+/// How long it is waited until what was normalized is applied, too: what is behind by more is on its way.
+const CATCHING_UP: Duration = Duration::from_secs(2);
+/// Pause between two looks.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// What is asked.
+pub struct Question<'a> {
+    /// The stream server.
+    pub wire: &'a Wire,
+    /// The primary first.
+    pub targets: &'a [Target<'a>],
+    /// All orgs.
+    pub orgs: &'a [OrgRef],
+    /// Those that were let go are not looked at.
+    pub register: &'a Register,
+    /// Hours whose readings are told.
+    pub hours: (Timestamp, Timestamp),
+    /// Whether rows are counted; `None`: where that is quick.
+    pub rows: Option<bool>,
+}
+
+/// The orgs that the platform knows.
+pub fn orgs_of(directory: &Directory) -> Vec<OrgRef> {
+    let orgs = directory.orgs();
+    orgs.iter().map(|org| OrgRef { id: org.id, key: org.key.clone() }).collect()
+}
+
+/// Messages of a stream on their way through a hop.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Hop {
+    /// The first sequence that counts.
+    pub since: u64,
+    /// Messages that were accepted from there on.
+    pub accepted: u64,
+    /// Of those, what was applied, or gave something that was.
+    pub applied: u64,
+    /// Of which nothing came: letters, and what has no reading.
+    pub explained: u64,
+    /// On their way.
+    pub in_flight: u64,
+    /// Neither applied, nor set aside, nor on their way: sequences, and what is known of them.
+    pub unaccounted: Vec<(u64, String)>,
+    /// There may be more of those.
+    pub more: bool,
+}
+
+/// The ledger of one target.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Account {
+    /// From `TELEMETRY`.
+    pub hop: Hop,
+    /// Readings by hour and org.
+    pub hours: Vec<Hour>,
+    /// Hours of any time with readings that have no fate (or two), and how many.
+    pub off: Vec<(OrgId, Timestamp, i64)>,
+    /// Rows of each org.
+    pub rows: Vec<(OrgRef, Rows)>,
+}
+
+/// The ledger.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Ledger {
+    /// From `RAW` to `TELEMETRY`, by the primary.
+    pub raw: Hop,
+    /// Each target, the primary first.
+    pub targets: Vec<(domain::TargetName, Account)>,
+}
+
+impl Hop {
+    /// Whether nothing is missing.
+    pub fn is_balanced(&self) -> bool {
+        self.unaccounted.is_empty()
+    }
+}
+
+impl Account {
+    /// Whether nothing is missing and nothing too much.
+    pub fn is_balanced(&self) -> bool {
+        let rows = |(_, rows): &(OrgRef, Rows)| rows.found.is_none_or(|it| it == rows.counted);
+        self.hop.is_balanced() && self.off.is_empty() && self.rows.iter().all(rows)
+    }
+
+    /// Sums of the hours.
+    pub fn sums(&self) -> (u64, u64, Fates) {
+        let mut fates = Fates::default();
+        self.hours.iter().for_each(|hour| fates += hour.fates);
+        let sum = |of: fn(&Hour) -> u64| self.hours.iter().map(of).sum();
+        (sum(|hour| hour.messages), sum(|hour| hour.readings), fates)
+    }
+}
+
+impl Ledger {
+    /// Whether everything is accounted for.
+    pub fn is_balanced(&self) -> bool {
+        self.raw.is_balanced() && self.targets.iter().all(|(_, account)| account.is_balanced())
+    }
+}
+
+impl Question<'_> {
+    /// Asks the streams how far everybody is, then the targets what they have noted: in that order, so that what
+    /// somebody said to be done with is noted by then.
+    pub async fn ask(&self) -> Result<Ledger, Fault> {
+        let consumer = inspect::consumer(self.wire, RAW, NORMALIZE).await?;
+        let normalized = consumer.map_or(0, |consumer| consumer.done);
+        let raw_last = retention::held(self.wire, RAW).await?.last;
+        let behind = retention::held(self.wire, TELEMETRY).await?.last;
+        let (mut raw, mut targets) = (Hop::default(), Vec::new());
+        for (at, target) in self.targets.iter().enumerate() {
+            let since = ledger::since(target.database).await.map_err(target.fault())?;
+            if at == 0 {
+                let seen =
+                    if since.is_some() { self.catches_up(target, behind).await? } else { false };
+                raw = self.raw(target, since, (normalized, raw_last), seen).await?;
+            }
+            targets.push((target.name.clone(), self.account(target, since).await?));
+        }
+        Ok(Ledger { raw, targets })
+    }
+
+    /// Up to which sequence a target has applied everything.
+    async fn applied(&self, target: &Target<'_>) -> Result<(u64, u64), Fault> {
+        let held = retention::held(self.wire, TELEMETRY).await?;
+        let keys: Vec<OrgKey> = self.orgs.iter().map(|org| org.key.clone()).collect();
+        let alone = self.register.iter().filter(|(name, _)| *name == target.name);
+        let alone: Register = alone.map(|(name, it)| (name.clone(), it.clone())).collect();
+        let known = !alone.is_empty();
+        let applied = applied(self.wire, TELEMETRY, &held, &alone, &keys).await?;
+        Ok((if known { applied.done.min(held.last) } else { 0 }, held.last))
+    }
+
+    /// Whether a target has applied all that was there before, within a moment.
+    async fn catches_up(&self, target: &Target<'_>, until: u64) -> Result<bool, Fault> {
+        let begun = std::time::Instant::now();
+        loop {
+            if self.applied(target).await?.0 >= until {
+                return Ok(true);
+            }
+            if begun.elapsed() >= CATCHING_UP {
+                return Ok(false);
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    async fn raw(
+        &self,
+        target: &Target<'_>,
+        since: Option<Since>,
+        (normalized, last): (u64, u64),
+        seen: bool,
+    ) -> Result<Hop, Fault> {
+        let Some(Since { raw: since, .. }) = since else {
+            return Ok(Hop { since: 1, accepted: last, in_flight: last, ..Hop::default() });
+        };
+        let holes = |holes| async move {
+            ledger::holes(target.database, Noted::Raw, holes).await.map_err(target.fault())
+        };
+        let mut holes = if seen { holes((since, normalized)).await? } else { Holes::default() };
+        let found = self.explain(&holes.sequences).await?;
+        ledger::explain(target.database, Noted::Raw, &found).await.map_err(target.fault())?;
+        let explained: BTreeSet<u64> = found.iter().map(|(sequence, ..)| *sequence).collect();
+        holes.sequences.retain(|sequence| !explained.contains(sequence));
+        self.hop(target, Noted::Raw, (since, last), holes).await
+    }
+
+    /// Why nothing came of messages of `RAW`.
+    async fn explain(&self, sequences: &[u64]) -> Result<Vec<(u64, &'static str, String)>, Fault> {
+        let looked_up: BTreeSet<u64> = sequences.iter().copied().take(LOOKED_UP).collect();
+        let letters = letters::about(self.wire, RAW, looked_up.clone(), LETTERS).await?;
+        let mut found = Vec::new();
+        for sequence in looked_up {
+            if let Some(filed) = letters.get(&sequence) {
+                let reason = filed.letter.as_ref().map_or("", |letter| letter.reason.as_str());
+                found.push((sequence, "dead", format!("letter {}: {reason}", filed.number)));
+                continue;
+            }
+            let Some((_, body)) = read_placed(self.wire, RAW, sequence).await? else { continue };
+            let Ok(pack) = envelope::decode_borrowed::<Pack<'_>>(&body) else { continue };
+            let taken_out = |entry: &domain::raw::RawMessage<'_>| {
+                matches!(&*entry.content_type, STATUS | STATUS_KEPT) && entry.payload.is_empty()
+            };
+            if pack.entries.iter().all(taken_out) {
+                let detail = "a kept status was taken out of the broker".to_owned();
+                found.push((sequence, "nothing", detail));
+            }
+        }
+        Ok(found)
+    }
+
+    async fn account(&self, target: &Target<'_>, since: Option<Since>) -> Result<Account, Fault> {
+        let fault = target.fault();
+        let (done, last) = self.applied(target).await?;
+        let hop = match since {
+            None => Hop { since: 1, accepted: last, in_flight: last, ..Hop::default() },
+            Some(Since { telemetry: since, .. }) => {
+                let range = (since, done);
+                let holes = ledger::holes(target.database, Noted::Telemetry, range).await;
+                self.hop(target, Noted::Telemetry, (since, last), holes.map_err(&fault)?).await?
+            }
+        };
+        let hours = ledger::hours(target.database, self.hours).await.map_err(&fault)?;
+        let off = ledger::unbalanced(target.database).await.map_err(&fault)?;
+        let mut rows = Vec::new();
+        for org in self.orgs {
+            rows.push((org.clone(), ledger::rows(target.database, org, false).await));
+        }
+        let counted = rows.iter().filter_map(|(_, rows)| rows.as_ref().ok());
+        let all: i64 = counted.map(|rows| rows.counted).sum();
+        let look = self.rows.unwrap_or(all <= QUICK_ROWS);
+        let mut told = Vec::new();
+        for (org, rows) in rows {
+            let rows = match rows {
+                Ok(_) if look => ledger::rows(target.database, &org, true).await,
+                rows => rows,
+            };
+            told.push((org, rows.map_err(&fault)?));
+        }
+        Ok(Account { hop, hours, off, rows: told })
+    }
+
+    async fn hop(
+        &self,
+        target: &Target<'_>,
+        stream: Noted,
+        (since, last): (u64, u64),
+        holes: Holes,
+    ) -> Result<Hop, Fault> {
+        let (applied, explained) =
+            ledger::noted(target.database, stream, (since, last)).await.map_err(target.fault())?;
+        let mut unaccounted = Vec::new();
+        for (at, sequence) in holes.sequences.into_iter().enumerate() {
+            let known = at < LOOKED_UP;
+            let what = if known { self.what(stream, sequence).await? } else { String::new() };
+            unaccounted.push((sequence, what));
+        }
+        let accepted = (last + 1).saturating_sub(since);
+        let done = applied + explained + unaccounted.len() as u64;
+        let in_flight = accepted.saturating_sub(done);
+        Ok(Hop { since, accepted, applied, explained, in_flight, unaccounted, more: holes.cut })
+    }
+
+    /// What is known of a message that nobody has noted.
+    async fn what(&self, stream: Noted, sequence: u64) -> Result<String, Fault> {
+        let name = match stream {
+            Noted::Raw => RAW,
+            Noted::Telemetry => TELEMETRY,
+        };
+        let Some(subject) = subject_of(self.wire, name, sequence).await? else {
+            return Ok("the stream has it no more".to_owned());
+        };
+        match Subject::parse(&subject) {
+            Some(Subject::Telemetry { org, source }) => {
+                let known = self.orgs.iter().any(|it| it.key.as_str() == org);
+                let unknown = if known { "" } else { ", an org that is not known here" };
+                Ok(format!("from {source}, of org {org}{unknown}"))
+            }
+            _ => Ok(subject),
+        }
+    }
+}
+
+/// Applies messages again that a target has not noted, where the stream still has them: by the merge rule, like
+/// everything. How many, and those that are left.
+pub async fn apply_again(
+    wire: &Wire,
+    target: Target<'_>,
+    orgs: &[OrgRef],
+    hop: &Hop,
+) -> Result<(u64, Vec<u64>), Fault> {
+    let writer = Writer::new(target.database.clone());
+    let (mut applied, mut left) = (0, Vec::new());
+    for (sequence, _) in &hop.unaccounted {
+        let subject = subject_of(wire, TELEMETRY, *sequence).await?;
+        let org = match subject.as_deref().and_then(Subject::parse) {
+            Some(Subject::Telemetry { org, .. }) => {
+                orgs.iter().find(|known| known.key.as_str() == org)
+            }
+            _ => None,
+        };
+        let message = read_placed(wire, TELEMETRY, *sequence).await?;
+        let (Some(org), Some((position, body))) = (org, message) else {
+            left.push(*sequence);
+            continue;
+        };
+        let mut work = Work::default();
+        let added = envelope::decode::<Batch>(&body).is_ok_and(|it| work.add(it, position).is_ok());
+        if !added {
+            left.push(*sequence);
+            continue;
+        }
+        let offered = work.rows.len();
+        domain::merge::tidy(&mut work.rows);
+        work.page.before.superseded = (offered - work.rows.len()) as u64;
+        match writer.write(org, &work).await {
+            Ok(_) => applied += 1,
+            // A row that the database refuses: nobody knows which, and no letter is written here.
+            Err(fault) if fault.verdict == Verdict::Data => left.push(*sequence),
+            Err(fault) => return Err(target.fault()(fault)),
+        }
+    }
+    Ok((applied, left))
+}
+
+/// Takes what is there as right: what is unaccounted for is written down as settled, and rows count as many as
+/// there are.
+pub async fn settle(target: Target<'_>, raw: Option<&Hop>, account: &Account) -> Result<(), Fault> {
+    let fault = target.fault();
+    let settled = |hop: &Hop| -> Vec<(u64, &'static str, String)> {
+        hop.unaccounted
+            .iter()
+            .map(|(sequence, what)| (*sequence, "settled", what.clone()))
+            .collect()
+    };
+    let hops = [(Noted::Raw, raw), (Noted::Telemetry, Some(&account.hop))];
+    for (stream, hop) in hops {
+        let Some(hop) = hop.filter(|hop| !hop.unaccounted.is_empty()) else { continue };
+        ledger::explain(target.database, stream, &settled(hop)).await.map_err(&fault)?;
+    }
+    for (org, rows) in &account.rows {
+        if rows.found.is_some_and(|found| found != rows.counted) {
+            ledger::settle_rows(target.database, org).await.map_err(&fault)?;
+        }
+    }
+    Ok(())
+}
