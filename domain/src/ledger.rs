@@ -35,6 +35,15 @@ impl Fates {
         self.stored + self.superseded + self.duplicate + self.deleted + self.dead
     }
 
+    /// Takes readings out of a message that was there twice.
+    fn met_themselves(&mut self, mut readings: u64) {
+        for fate in [&mut self.superseded, &mut self.dead] {
+            let taken = readings.min(*fate);
+            *fate -= taken;
+            readings -= taken;
+        }
+    }
+
     /// Takes at most `most` readings out, those stored first.
     fn take(&mut self, mut most: u64) -> Self {
         let mut of = |left: &mut u64| {
@@ -168,10 +177,20 @@ impl Page {
     pub fn entries(&self, fates: Fates) -> Vec<Entry> {
         let mut all = self.before;
         all += fates;
+        let mut messages = self.messages.clone();
+        messages.sort_by_key(|message| message.position.sequence);
+        // One that was delivered twice counts once. Its readings met themselves.
+        messages.dedup_by(|again, first| {
+            let same = again.position.sequence == first.position.sequence;
+            if same {
+                all.met_themselves(again.readings.into());
+            }
+            same
+        });
         let mut sorted: BTreeMap<(Timestamp, u64), Vec<Message>> = BTreeMap::new();
-        for message in &self.messages {
+        for message in messages {
             let key = (hour_of(message.position.stored_at), message.position.sequence / BLOCK);
-            sorted.entry(key).or_default().push(*message);
+            sorted.entry(key).or_default().push(message);
         }
         let last = sorted.len().saturating_sub(1);
         let entry = |(at, ((hour, block), messages)): (usize, (_, Vec<Message>))| {
@@ -236,7 +255,7 @@ mod tests {
             .map(|entry| (entry.hour.micros() / HOUR, entry.block, entry.messages.clone()))
             .collect();
         let expected =
-            [(2, 0, vec![(1_023, 1)]), (2, 1, vec![(1, 3), (0, 2)]), (3, 1, vec![(2, 4)])];
+            [(2, 0, vec![(1_023, 1)]), (2, 1, vec![(0, 2), (1, 3)]), (3, 1, vec![(2, 4)])];
         assert_eq!(told, expected);
         assert_eq!(entries[1].bits.text(), format!("11{}", "0".repeat(1_022)));
         let sums: Vec<_> = entries.iter().map(|entry| entry.fates.sum()).collect();
@@ -244,6 +263,19 @@ mod tests {
         let origins: Vec<_> = page.origins().map(|(_, block, bits)| (block, bits.text())).collect();
         assert_eq!(origins.len(), 1);
         assert_eq!(origins[0].1.matches('1').count(), 4);
+    }
+
+    #[test]
+    fn a_message_that_came_twice_counts_once() {
+        let page = page(&[(1, 2, 3), (2, 2, 1), (1, 2, 3)]);
+        let entries = page.entries(Fates { stored: 4, superseded: 3, ..Fates::default() });
+        assert_eq!(entries[0].messages, [(1, 3), (2, 1)]);
+        assert_eq!(entries[0].fates, Fates { stored: 4, ..Fates::default() });
+        let mut page = Page::default();
+        let position = Position { sequence: 9, stored_at: at(1) };
+        page.add_unreadable(position);
+        page.add_unreadable(position);
+        assert_eq!(page.entries(Fates::default())[0].fates.sum(), 1);
     }
 
     #[test]

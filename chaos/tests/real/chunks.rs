@@ -110,6 +110,7 @@ async fn survives(failpoint: Failpoint, reports: [u32; 2]) {
     let ended = reports.map(|report| format!("r {report} complete 67 of 67 -"));
     on_record(&platform, &[&ended[0], &ended[1]]).await;
     platform.succeed(&["verify"]);
+    platform.balances().await;
     assert_eq!(letters(&platform), 0);
 }
 

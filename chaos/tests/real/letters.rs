@@ -89,6 +89,7 @@ async fn letters_of_a_device_arrive_once_it_is_registered() {
     everywhere(&platform, &Numbered { device: "LATE-1".to_owned(), entity, sent: SENT }).await;
     assert!(listed(&platform, &[]).is_empty());
     assert!(platform.succeed(&["verify"]).contains("equal"));
+    platform.balances().await;
     assert!(platform.fail(&["dead-letters", "redrive"]).contains("--all"), "not by mistake");
     assert!(platform.fail(&["dead-letters", "show", &number]).contains("no letter"));
 }
@@ -154,6 +155,7 @@ async fn killed_in_the_middle_nothing_is_lost_or_doubled_and_attempts_are_right(
     let before = cut["again"].as_u64().unwrap();
     assert!(thrice >= before && twice > 0, "{twice} {thrice} {before}");
     assert!(platform.succeed(&["verify"]).contains("equal"));
+    platform.balances().await;
 }
 
 async fn sql(database: &testkit::Database, sql: &str) {
@@ -222,6 +224,7 @@ async fn rows_that_a_database_refused_are_tried_again_and_overwrite_nothing_newe
         value(database).await.expect("what came later counts");
     }
     assert!(platform.succeed(&["verify"]).contains("equal"));
+    platform.balances().await;
 }
 
 #[tokio::test]
@@ -332,6 +335,7 @@ async fn an_unknown_sender_is_taken_for_the_same_after_a_kill() {
         .await;
     }
     assert!(platform.succeed(&["verify"]).contains("equal"));
+    platform.balances().await;
 }
 
 #[tokio::test]

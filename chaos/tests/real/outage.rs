@@ -51,6 +51,7 @@ async fn a_secondary_that_is_away_holds_up_nobody_and_catches_up() {
     })
     .await;
     platform.succeed(&["verify"]);
+    platform.balances().await;
 }
 
 #[tokio::test]
@@ -112,6 +113,7 @@ async fn a_third_empty_database_fills_itself() {
     let devices: Vec<String> = sqlx::query_scalar(sql).fetch_all(&mut connection).await.unwrap();
     assert_eq!(devices, ["OUT-4", "TS-001-2024"]);
     platform.succeed(&["verify"]);
+    platform.balances().await;
 }
 
 #[tokio::test]
@@ -123,6 +125,7 @@ async fn verify_names_what_was_planted() {
     readings.arrives(&platform.primary, "demo").await;
     readings.arrives(&platform.secondary, "demo").await;
     platform.succeed(&["verify"]);
+    platform.balances().await;
     let mut connection = testkit::platform::connect(&platform.secondary.superuser()).await.unwrap();
     let entity = readings.entity;
     for sql in [

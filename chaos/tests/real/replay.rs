@@ -135,6 +135,7 @@ async fn history_is_as_the_mended_rules_give_it_and_can_be_taken_back() {
     assert!(said.contains("replay 1: done") && said.contains("601 messages"), "{said}");
     holds(&platform, &corrected(mended(SENT))).await;
     assert!(platform.succeed(&["verify"]).contains("equal"));
+    platform.balances().await;
     let told = platform.succeed(&dry);
     assert!(told.contains("0 rows would be added, 0 changed, 0 removed, 601 stay"), "{told}");
     assert!(told.contains("at the pace of replay 1"), "{told}");
@@ -143,6 +144,7 @@ async fn history_is_as_the_mended_rules_give_it_and_can_be_taken_back() {
     assert!(said.contains("replay 2: done"), "{said}");
     holds(&platform, &before).await;
     assert!(platform.succeed(&["verify"]).contains("equal"));
+    platform.balances().await;
     // And there again.
     platform.succeed(&[&ALL[..], &["--device", DEVICE, "--org", "demo"]].concat());
     holds(&platform, &corrected(mended(SENT))).await;
@@ -168,6 +170,7 @@ async fn killed_before_it_is_noted_it_goes_on_and_gives_the_same() {
     assert!(said.contains("replay 1: done"), "{said}");
     holds(&platform, &mended(SENT)).await;
     assert!(platform.succeed(&["verify"]).contains("equal"));
+    platform.balances().await;
 }
 
 #[tokio::test]

@@ -89,6 +89,7 @@ async fn full_streams_flow_while_all_targets_are_current_and_letters_keep_what_t
     let left = listed(&[]);
     assert_eq!((left.len(), &left[0]["reason"]), (1, &"undecodable".into()), "{left:?}");
     assert!(platform.succeed(&["verify"]).contains("equal"));
+    platform.balances().await;
 }
 
 /// What a target that is away has not applied stays until it was let go.
@@ -108,6 +109,7 @@ async fn nothing_goes_that_a_registered_target_needs() {
     everywhere(&platform, &readings).await;
     trimmed(&platform, "TELEMETRY").await;
     assert!(platform.succeed(&["verify"]).contains("equal"));
+    platform.balances().await;
 
     // One that is registered and has no consumer has applied nothing.
     ingest.stop().await;

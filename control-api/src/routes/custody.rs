@@ -11,9 +11,10 @@ use crate::{
 };
 use axum::{Json, extract::State};
 use domain::{
-    Clock, EntityId, OrgId, SystemClock, TargetName,
+    Clock, EntityId, OrgId, SystemClock, TargetName, Timestamp,
     access::Permission,
     custody::{Ask, SERVICE, Told},
+    ledger::hour_of,
 };
 use nats::{
     micro::{self, Refusal},
@@ -40,6 +41,7 @@ pub(super) fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(trace_reading))
         .routes(routes!(trace))
         .routes(routes!(list_gaps))
+        .routes(routes!(show_ledger))
         .routes(routes!(list_targets))
         .routes(routes!(detach_target))
         .routes(routes!(attach_target))
@@ -160,13 +162,53 @@ async fn list_gaps(
     caller.require(id, Permission::Read, "org")?;
     let org = api.directory.read().org_by_id(id).map(|org| org.key.clone());
     let org = org.ok_or_else(|| Problem::not_found("org"))?;
-    let to = span.to.map_or_else(|| SystemClock.now(), |to| to.0);
-    let from = span.from.map_or_else(|| to.plus_micros(-DAY), |from| from.0);
-    if from >= to || to.micros() - from.micros() > LONGEST {
-        let text = "it must be before `to`, by 31 days at most";
-        return Err(Problem::field("/query/from", text));
-    }
+    let (from, to) = self::span(span.from, span.to)?;
     ask(&api, &caller, Ask::Gaps { org, from, to }).await.map(Json)
+}
+
+/// Which hours.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct Hours {
+    /// From the hour of this moment; left out: a day before `to`. At most 31 days are told.
+    #[param(value_type = Option<String>, format = DateTime)]
+    from: Option<Moment>,
+    /// Up to the hour of this one; left out: now.
+    #[param(value_type = Option<String>, format = DateTime)]
+    to: Option<Moment>,
+    /// Count all rows of all targets, however many: it may take too long to be answered.
+    #[param(value_type = Option<bool>)]
+    rows: Option<bool>,
+}
+
+/// Show the ledger
+///
+/// Whether everything that was accepted is stored, set aside or on its way: by hop, target, org and hour. For
+/// admins of the platform.
+#[utoipa::path(get, path = "/ledger", tag = "operations", params(Hours),
+    responses((status = 200, description = "`balanced`, and why", body = Object)))]
+async fn show_ledger(
+    State(api): State<Api>,
+    caller: Caller,
+    Query(hours): Query<Hours>,
+) -> Result<Json<Value>, Problem> {
+    caller.require_platform()?;
+    let (from, to) = span(hours.from, hours.to)?;
+    let rows = hours.rows.unwrap_or_default();
+    let question = Ask::Ledger { from: hour_of(from), to: hour_of(to), rows };
+    let mut told = ask(&api, &caller, question).await?;
+    let none = || Problem::away("an ingest service of another release answered");
+    told.pop().map(Json).ok_or_else(none)
+}
+
+/// A span of time that may be asked about.
+fn span(from: Option<Moment>, to: Option<Moment>) -> Result<(Timestamp, Timestamp), Problem> {
+    let to = to.map_or_else(|| SystemClock.now(), |to| to.0);
+    let from = from.map_or_else(|| to.plus_micros(-DAY), |from| from.0);
+    if from < to && to.micros() - from.micros() <= LONGEST {
+        return Ok((from, to));
+    }
+    Err(Problem::field("/query/from", "it must be before `to`, by 31 days at most"))
 }
 
 /// A target.

@@ -114,4 +114,5 @@ async fn a_yes_is_kept_and_each_value_is_stored_once_whatever_is_killed() {
         if output.status.success() { Ok(()) } else { Err(format!("{output:?}")) }
     })
     .await;
+    platform.balances().await;
 }

@@ -66,7 +66,7 @@ impl Things {
                 "/org" | "/user" | "/key" | "/entity" | "/tag_def" | "/device" | "/device_type"
                 | "/asset" | "/asset_type" | "/poller" | "/simulator/config" | "/replay",
             ) => Some(Try::List),
-            ("GET", "/value" | "/dead-letter" | "/gap" | "/trace" | "/target") => {
+            ("GET", "/value" | "/dead-letter" | "/gap" | "/trace" | "/target" | "/ledger") => {
                 theirs(json!(null))
             }
             ("POST", "/replay") => theirs(json!({ "org_id": 1,

@@ -186,6 +186,7 @@ async fn the_demonstration_hub_is_in_both_databases() {
         .await;
     }
     platform.succeed(&["verify"]);
+    platform.balances().await;
 }
 
 #[tokio::test]

@@ -78,6 +78,7 @@ async fn reset_data_leaves_nothing_old_though_a_target_was_away() {
         .await;
     }
     platform.succeed(&["verify"]);
+    platform.balances().await;
     drop(ingest);
 }
 

@@ -3,7 +3,7 @@
 
 use super::{Target, at};
 use domain::{
-    Batch, Deletion, EntityId, Group, Origin, Position, Revision, Sample, Values, Work,
+    Batch, Deletion, EntityId, Group, Origin, Position, Revision, Sample, Timestamp, Values, Work,
     merge::{Tables, tidy},
 };
 use proptest::{
@@ -15,7 +15,11 @@ use std::{
     hash::{BuildHasher, Hasher, RandomState},
     sync::Arc,
 };
-use store::{WritePath, Writer, read};
+use store::{
+    WritePath, Writer,
+    ledger::{self, Hour, Noted},
+    read,
+};
 
 /// Histories that each way of writing is put through; `PROPTEST_CASES` sets another number.
 const CASES: u32 = 16;
@@ -132,9 +136,29 @@ fn work(stream: &[Message], deliveries: &[Delivery], worker: usize) -> Vec<Work>
         }
     }
     for work in &mut all {
+        let offered = work.rows.len();
         tidy(&mut work.rows);
+        work.page.before.superseded = (offered - work.rows.len()) as u64;
     }
     all
+}
+
+/// The ledger has each message once, a fate for each reading, and as many rows as there are.
+async fn balanced(target: &Target, stream: &[Message]) -> TestCaseResult {
+    let all = (Timestamp::MIN, Timestamp::MAX);
+    let hours = ledger::hours(&target.ingest, all).await.unwrap();
+    let sum = |of: fn(&Hour) -> u64| hours.iter().map(of).sum::<u64>();
+    let readings: usize = stream.iter().map(|message| message.batch.samples()).sum();
+    prop_assert_eq!(sum(|hour| hour.messages), stream.len() as u64);
+    prop_assert_eq!(sum(|hour| hour.readings), readings as u64);
+    prop_assert_eq!(sum(|hour| hour.fates.sum()), readings as u64);
+    prop_assert!(ledger::unbalanced(&target.ingest).await.unwrap().is_empty());
+    let last = (1, stream.len() as u64);
+    let holes = ledger::holes(&target.ingest, Noted::Telemetry, last).await.unwrap();
+    prop_assert!(holes.sequences.is_empty(), "{:?}", holes);
+    let rows = ledger::rows(&target.ingest, &target.org, true).await.unwrap();
+    prop_assert_eq!(Some(rows.counted), rows.found);
+    Ok(())
 }
 
 /// The tables that the rule gives, from the messages once and in their order.
@@ -176,7 +200,7 @@ async fn check(
     let current = read::current(&target.ingest, &target.org).await.unwrap();
     let current = current.into_iter().map(|row| (row.entity, (row.ts, row.version, row.values)));
     prop_assert_eq!(current.collect::<std::collections::BTreeMap<_, _>>(), expected.current());
-    Ok(())
+    balanced(target, &stream).await
 }
 
 /// `HAYSTACK_TEST_SEED` repeats a run.

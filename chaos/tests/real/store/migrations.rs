@@ -7,7 +7,7 @@ use store::{inspect, migrate};
 async fn migrations_run_twice_and_by_two_at_once() {
     let raw = database().await;
     let (owner, _) = open(&raw);
-    assert_eq!(inspect::migrations(&owner).await.unwrap(), inspect::Migrations::Missing(7));
+    assert_eq!(inspect::migrations(&owner).await.unwrap(), inspect::Migrations::Missing(8));
     let (a, b, c) = tokio::join!(migrate::run(&owner), migrate::run(&owner), migrate::run(&owner));
     for done in [a, b, c] {
         done.unwrap();
