@@ -1,9 +1,10 @@
 //! What was promised, and what came of it. Shown, never asserted: machines differ.
 
+use crate::latency::BESIDE_REPLAY;
 use crate::report::{
-    BULK, GENERATED, LATENCY, PUBLISHED, Sample, WAITING, YEAR, again_name, archive_name,
-    bare_name, bulk_name, copy_name, fastapi_name, fresh_name, history_name, mib, of, path_name,
-    python_name, summary,
+    BULK, FILTER, GENERATED, LATENCY, PUBLISHED, Sample, WAITING, YEAR, again_name, archive_name,
+    asked_name, bare_name, bulk_name, copy_name, fastapi_name, fresh_name, history_name, mib, of,
+    path_name, python_name, summary,
 };
 use serde::Serialize;
 use std::fmt::Write;
@@ -11,6 +12,10 @@ use std::fmt::Write;
 /// Memory that ingest may use, whatever waits.
 const INGEST_MEMORY: u64 = 128 << 20;
 
+/// Most milliseconds of a question to a long history.
+const ASKED_MILLIS: f64 = 1_000.0;
+/// How late live readings may be beside a replay: `replay.lag_ms`.
+const REPLAY_MILLIS: f64 = 2_000.0;
 /// Memory that the API may use, whoever calls.
 const API_MEMORY: u64 = 100 << 20;
 /// Most milliseconds of a request for a day of a point, but for one in a hundred.
@@ -53,7 +58,22 @@ pub(crate) fn all(samples: &[Sample]) -> Vec<Bar> {
     bars.extend(rate(samples, GENERATED, 500_000.0));
     bars.extend(rate(samples, PUBLISHED, 150_000.0));
     bars.extend(ratio(samples, YEAR, &fresh_name(2), 0.0));
+    bars.extend(custody(samples));
     bars.extend(api(samples));
+    bars
+}
+
+/// Of a long history.
+fn custody(samples: &[Sample]) -> Vec<Bar> {
+    let mut bars = Vec::new();
+    for command in ["ledger", "trace"] {
+        let measure = asked_name(command);
+        let times = of(samples, &measure).into_iter().filter_map(|s| s.cost.requests);
+        bars.extend(slowest(&measure, times.map(|it| it.p99_ms), ASKED_MILLIS));
+    }
+    bars.extend(rate(samples, FILTER, 1e6));
+    let beside = of(samples, BESIDE_REPLAY).into_iter().filter_map(|s| s.cost.requests);
+    bars.extend(slowest(BESIDE_REPLAY, beside.map(|it| it.p99_ms), REPLAY_MILLIS));
     bars
 }
 

@@ -101,7 +101,8 @@ impl Target {
         let key = &org.key;
         let sql = format!(
             "truncate core.values_{key}, core.values_{key}_current, core.telemetry_raw, \
-             core.device_presence; checkpoint"
+             core.device_presence, core.ledger, core.ledger_origins, core.ledger_rows, \
+             core.ledger_since; checkpoint"
         );
         let mut connection = self.superuser().await?;
         for statement in sql.split(';') {

@@ -18,7 +18,7 @@ const SECOND: i64 = 1_000_000;
 const BASE: i64 = 1_767_225_600 * SECOND;
 
 /// The moment of a tick.
-fn moment(tick: u64) -> Timestamp {
+pub(crate) fn moment(tick: u64) -> Timestamp {
     Timestamp::EPOCH.plus_micros(BASE + tick as i64 * SECOND)
 }
 

@@ -86,7 +86,7 @@ pub(crate) async fn waiting(stack: &Stack, options: &Options, report: &mut Repor
 }
 
 /// Publishes readings to `TELEMETRY`, as the bridge does.
-async fn fill(stack: &Stack, readings: u64, group: u64) -> Result<()> {
+pub(crate) async fn fill(stack: &Stack, readings: u64, group: u64) -> Result<()> {
     progress(&format!("publishing {readings} readings"));
     stack.purge(TELEMETRY).await?;
     let org = stack.org.key.to_string();
@@ -105,7 +105,7 @@ async fn fill(stack: &Stack, readings: u64, group: u64) -> Result<()> {
 }
 
 /// Runs ingest over the whole stream, as if it had never run, and checks what it wrote.
-async fn run(stack: &Stack, databases: usize, readings: u64) -> Result<Cost> {
+pub(crate) async fn run(stack: &Stack, databases: usize, readings: u64) -> Result<Cost> {
     stack.forget_consumers().await?;
     let total = inspect::stream(&stack.admin, TELEMETRY).await?.messages;
     let mut service = stack.service("ingest", databases)?;

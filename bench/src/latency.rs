@@ -31,6 +31,8 @@ use std::{
 const PER_SECOND: u64 = 1_000;
 const SECONDS: u64 = 20;
 const MESSAGES: u64 = PER_SECOND * SECONDS;
+/// The same while history is processed again.
+pub(crate) const BESIDE_REPLAY: &str = "latency at 1,000 messages a second beside a replay";
 /// Longest wait for an announcement.
 const SILENCE: Duration = Duration::from_secs(10);
 
@@ -60,7 +62,7 @@ pub(crate) async fn rounds(stack: &Stack, options: &Options, report: &mut Report
 }
 
 /// Milliseconds of each message until the later of both databases had it.
-async fn one(stack: &Stack) -> Result<Vec<f64>> {
+pub(crate) async fn one(stack: &Stack) -> Result<Vec<f64>> {
     let mut news = stack.admin.client.subscribe("outcome.>").await?;
     let port = stack.mosquitto.port();
     let publishing = tokio::task::spawn_blocking(move || publish(port));

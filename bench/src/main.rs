@@ -6,6 +6,7 @@ mod bulk;
 mod chunks;
 mod copy;
 mod crowd;
+mod custody;
 mod databases;
 mod drain;
 mod fastapi;
@@ -108,6 +109,9 @@ async fn measure(options: &Options) -> anyhow::Result<()> {
         }
         if options.asks_for(Family::Crowd) {
             crowd::rounds(&stack, options, &mut report).await?;
+        }
+        if options.asks_for(Family::Custody) {
+            custody::rounds(&stack, options, &mut report).await?;
         }
         if options.asks_for(Family::Api) {
             api::rounds(&stack, options, &mut report).await?;

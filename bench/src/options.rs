@@ -39,6 +39,12 @@ pub(crate) struct Options {
     /// Devices of the crowd
     #[arg(long, default_value_t = 10_000)]
     pub(crate) crowd: u32,
+    /// Readings of the history of which ledger, trace and verify are asked
+    #[arg(long, default_value_t = 2_000_000)]
+    pub(crate) history: u64,
+    /// Readings that a replay processes again
+    #[arg(long, default_value_t = 4_000_000)]
+    pub(crate) replayed: u64,
     /// How long clients of the API send, in each of its measures, in seconds
     #[arg(long, default_value_t = 6)]
     api_seconds: u64,
@@ -80,6 +86,8 @@ pub(crate) enum Family {
     Chunks,
     /// 10,000 devices that connect at once, twice
     Crowd,
+    /// Ledger, trace and verify of a long history; a replay beside live readings
+    Custody,
     /// Values and history by HTTP, beside a Python API
     Api,
 }

@@ -49,6 +49,16 @@ pub(crate) fn archive_name(traffic: &str) -> String {
 pub(crate) fn python_name(traffic: &str) -> String {
     format!("Python (paho, asyncpg), 2 databases, {traffic}")
 }
+/// A question by the command line.
+pub(crate) fn asked_name(command: &str) -> String {
+    format!("haystack {command}")
+}
+/// All rows of both databases compared.
+pub(crate) const VERIFY: &str = "haystack verify, rows of 2 databases";
+/// Messages that a replay looks at and is not about.
+pub(crate) const FILTER: &str = "replay, messages it is not about";
+/// Readings of a replay while live ones come.
+pub(crate) const REPLAY: &str = "replay, beside 1,000 live messages a second";
 /// Gateways' reports in parts.
 pub(crate) const CHUNKS: &str = "reports of 2,000 beacons in 67 parts";
 /// One message in a thousandth of a second, until both databases have it. Its time is the 99th

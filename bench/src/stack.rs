@@ -163,6 +163,13 @@ impl Stack {
         Ok((self.launch("control-api", &config)?, config.api.http))
     }
 
+    /// A command of ours with the configuration of a service that ran.
+    pub(crate) fn command(&self, role: &str) -> Result<tokio::process::Command> {
+        let mut command = tokio::process::Command::new(&self.haystack);
+        command.arg("--config").arg(self.folder.join(format!("{role}.toml"))).kill_on_drop(true);
+        Ok(command)
+    }
+
     fn launch(&self, role: &'static str, config: &service::Config) -> Result<Service> {
         let file = self.folder.join(format!("{role}.toml"));
         local::secret::write(&file, toml::to_string(config)?.as_bytes())?;

@@ -77,7 +77,7 @@ pub(crate) async fn run(args: &LedgerArgs, globals: &Globals) -> anyhow::Result<
     let mut ledger = question.ask().await?;
     if args.settle && !ledger.is_balanced() {
         for (at, (target, (_, account))) in targets.iter().zip(&ledger.targets).enumerate() {
-            settle(*target, (at == 0).then_some(&ledger.raw), account).await?;
+            settle(&wire, *target, (at == 0).then_some(&ledger.raw), account).await?;
         }
         ledger = question.ask().await?;
     }
@@ -116,27 +116,27 @@ fn print(ledger: &Ledger, directory: &Directory) {
 }
 
 fn hops(ledger: &Ledger) {
-    let heads = ["messages", "accepted", "applied", "explained", "in flight", "unaccounted for"];
+    let heads =
+        ["messages", "accepted", "applied", "explained", "settled", "in flight", "unaccounted for"];
     let mut table = Table::new(heads);
     let hops = ledger.targets.iter().map(|(name, it)| (format!("TELEMETRY to {name}"), &it.hop));
     for (name, hop) in [("RAW to TELEMETRY".to_owned(), &ledger.raw)].into_iter().chain(hops) {
-        let Hop { accepted, applied, explained, in_flight, .. } = hop;
-        let [accepted, applied, explained, in_flight] =
-            [accepted, applied, explained, in_flight].map(u64::to_string);
+        let Hop { accepted, applied, explained, settled, in_flight, .. } = hop;
+        let [accepted, applied, explained, settled, in_flight] =
+            [accepted, applied, explained, settled, in_flight].map(u64::to_string);
         let more = if hop.more { "+" } else { "" };
         let missing = format!("{}{more}", hop.unaccounted.len());
-        table.row([name, accepted, applied, explained, in_flight, missing]);
+        table.row([name, accepted, applied, explained, settled, in_flight, missing]);
     }
     table.print();
-    for (stream, hop) in [("RAW", Some(&ledger.raw))]
-        .into_iter()
-        .chain(ledger.targets.iter().map(|(name, it)| (name.as_str(), Some(&it.hop))))
-    {
-        let Some(hop) = hop.filter(|hop| !hop.is_balanced()) else { continue };
-        let place = if stream == "RAW" { "RAW-" } else { "TELEMETRY-" };
+    let missing = |place: String, hop: &Hop| {
         for (sequence, what) in hop.unaccounted.iter().take(NAMED) {
-            println!("  {stream}: {place}{sequence} is unaccounted for: {what}");
+            println!("  {place}-{sequence} is unaccounted for: {what}");
         }
+    };
+    missing("RAW".to_owned(), &ledger.raw);
+    for (name, account) in &ledger.targets {
+        missing(format!("{name}: TELEMETRY"), &account.hop);
     }
 }
 

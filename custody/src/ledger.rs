@@ -3,7 +3,7 @@
 
 use crate::{Fault, compare::Target};
 use domain::{
-    Batch, OrgId, OrgKey, Timestamp, Work,
+    Batch, Clock, OrgId, OrgKey, SystemClock, Timestamp, Work,
     directory::Directory,
     ledger::Fates,
     raw::{Pack, STATUS, STATUS_KEPT},
@@ -12,7 +12,7 @@ use domain::{
 use nats::{
     Wire,
     consume::{read_placed, subject_of},
-    envelope,
+    envelope, history,
     inspect::{self, NORMALIZE},
     letters,
     retention::{self, applied},
@@ -22,15 +22,15 @@ use nats::{
 use std::{collections::BTreeSet, time::Duration};
 use store::{
     OrgRef, Verdict, Writer,
-    ledger::{self, Holes, Hour, Noted, Rows, Since},
+    ledger::{self, Holes, Hour, Noted, Rows, Since, Span, Sums, Why},
 };
 
 /// An org's rows are counted without being asked where there are no more, over all orgs of a target.
 pub const QUICK_ROWS: i64 = 2_000_000;
-/// Messages without a note that are looked up.
-const LOOKED_UP: usize = 1_000;
-/// Letters that are looked at for them.
-const LETTERS: usize = 20_000;
+/// Messages without a note of which it is told what they are.
+const NAMED: usize = 100;
+/// Those of `RAW` without a letter that are read, to see whether they can give a reading.
+const READ: usize = 10_000;
 /// How long it is waited until what was normalized is applied, too: what is behind by more is on its way.
 const CATCHING_UP: Duration = Duration::from_secs(2);
 /// Pause between two looks.
@@ -69,6 +69,8 @@ pub struct Hop {
     pub applied: u64,
     /// Of which nothing came: letters, and what has no reading.
     pub explained: u64,
+    /// That somebody settled.
+    pub settled: u64,
     /// On their way.
     pub in_flight: u64,
     /// Neither applied, nor set aside, nor on their way: sequences, and what is known of them.
@@ -99,7 +101,16 @@ pub struct Ledger {
     pub targets: Vec<(domain::TargetName, Account)>,
 }
 
+fn now() -> Timestamp {
+    SystemClock.now()
+}
+
 impl Hop {
+    /// Where nothing is noted yet.
+    fn all_in_flight(last: u64) -> Self {
+        Self { since: 1, accepted: last, in_flight: last, ..Self::default() }
+    }
+
     /// Whether nothing is missing.
     pub fn is_balanced(&self) -> bool {
         self.unaccounted.is_empty()
@@ -182,39 +193,37 @@ impl Question<'_> {
         (normalized, last): (u64, u64),
         seen: bool,
     ) -> Result<Hop, Fault> {
-        let Some(Since { raw: since, .. }) = since else {
-            return Ok(Hop { since: 1, accepted: last, in_flight: last, ..Hop::default() });
-        };
-        let holes = |holes| async move {
-            ledger::holes(target.database, Noted::Raw, holes).await.map_err(target.fault())
-        };
-        let mut holes = if seen { holes((since, normalized)).await? } else { Holes::default() };
-        let found = self.explain(&holes.sequences).await?;
-        ledger::explain(target.database, Noted::Raw, &found).await.map_err(target.fault())?;
-        let explained: BTreeSet<u64> = found.iter().map(|(sequence, ..)| *sequence).collect();
+        let Some(Since { raw: since, .. }) = since else { return Ok(Hop::all_in_flight(last)) };
+        let (fault, done) = (target.fault(), if seen { normalized } else { 0 });
+        let made = history::made(self.wire, RAW).await?;
+        // A stream that was made anew counts anew.
+        let first = if since > last + 1 { 1 } else { since };
+        let span = Span { stream: Noted::Raw, first, last: done, made };
+        let mut holes = span.holes(target.database).await.map_err(&fault)?;
+        let explained = self.explain(&holes.sequences).await?;
+        if !explained.is_empty() {
+            let (found, now): (Vec<u64>, _) = (explained.iter().copied().collect(), now());
+            let noted = span.settle(target.database, &found, Why::Explained, now).await;
+            noted.map_err(&fault)?;
+        }
         holes.sequences.retain(|sequence| !explained.contains(sequence));
-        self.hop(target, Noted::Raw, (since, last), holes).await
+        self.hop(target, Span { last, ..span }, holes).await
     }
 
-    /// Why nothing came of messages of `RAW`.
-    async fn explain(&self, sequences: &[u64]) -> Result<Vec<(u64, &'static str, String)>, Fault> {
-        let looked_up: BTreeSet<u64> = sequences.iter().copied().take(LOOKED_UP).collect();
-        let letters = letters::about(self.wire, RAW, looked_up.clone(), LETTERS).await?;
-        let mut found = Vec::new();
-        for sequence in looked_up {
-            if let Some(filed) = letters.get(&sequence) {
-                let reason = filed.letter.as_ref().map_or("", |letter| letter.reason.as_str());
-                found.push((sequence, "dead", format!("letter {}: {reason}", filed.number)));
-                continue;
-            }
+    /// Messages of `RAW` of which nothing comes, and rightly so.
+    async fn explain(&self, sequences: &[u64]) -> Result<BTreeSet<u64>, Fault> {
+        let asked = sequences.iter().copied().collect();
+        let mut found = letters::about(self.wire, RAW, &asked).await?;
+        let silent: Vec<u64> = asked.difference(&found).copied().take(READ).collect();
+        for sequence in silent {
             let Some((_, body)) = read_placed(self.wire, RAW, sequence).await? else { continue };
             let Ok(pack) = envelope::decode_borrowed::<Pack<'_>>(&body) else { continue };
-            let taken_out = |entry: &domain::raw::RawMessage<'_>| {
+            // A kept status that was taken out of the broker says nothing.
+            let says_nothing = |entry: &domain::raw::RawMessage<'_>| {
                 matches!(&*entry.content_type, STATUS | STATUS_KEPT) && entry.payload.is_empty()
             };
-            if pack.entries.iter().all(taken_out) {
-                let detail = "a kept status was taken out of the broker".to_owned();
-                found.push((sequence, "nothing", detail));
+            if pack.entries.iter().all(says_nothing) {
+                found.insert(sequence);
             }
         }
         Ok(found)
@@ -224,52 +233,52 @@ impl Question<'_> {
         let fault = target.fault();
         let (done, last) = self.applied(target).await?;
         let hop = match since {
-            None => Hop { since: 1, accepted: last, in_flight: last, ..Hop::default() },
+            None => Hop::all_in_flight(last),
             Some(Since { telemetry: since, .. }) => {
-                let range = (since, done);
-                let holes = ledger::holes(target.database, Noted::Telemetry, range).await;
-                self.hop(target, Noted::Telemetry, (since, last), holes.map_err(&fault)?).await?
+                let made = history::made(self.wire, TELEMETRY).await?;
+                let first = if since > last + 1 { 1 } else { since };
+                let span = Span { stream: Noted::Telemetry, first, last: done, made };
+                let holes = span.holes(target.database).await.map_err(&fault)?;
+                self.hop(target, Span { last, ..span }, holes).await?
             }
         };
         let hours = ledger::hours(target.database, self.hours).await.map_err(&fault)?;
         let off = ledger::unbalanced(target.database).await.map_err(&fault)?;
-        let mut rows = Vec::new();
-        for org in self.orgs {
-            rows.push((org.clone(), ledger::rows(target.database, org, false).await));
-        }
-        let counted = rows.iter().filter_map(|(_, rows)| rows.as_ref().ok());
-        let all: i64 = counted.map(|rows| rows.counted).sum();
-        let look = self.rows.unwrap_or(all <= QUICK_ROWS);
-        let mut told = Vec::new();
-        for (org, rows) in rows {
-            let rows = match rows {
-                Ok(_) if look => ledger::rows(target.database, &org, true).await,
-                rows => rows,
-            };
-            told.push((org, rows.map_err(&fault)?));
-        }
-        Ok(Account { hop, hours, off, rows: told })
+        let rows = self.rows(target).await?;
+        Ok(Account { hop, hours, off, rows })
     }
 
-    async fn hop(
-        &self,
-        target: &Target<'_>,
-        stream: Noted,
-        (since, last): (u64, u64),
-        holes: Holes,
-    ) -> Result<Hop, Fault> {
-        let (applied, explained) =
-            ledger::noted(target.database, stream, (since, last)).await.map_err(target.fault())?;
-        let mut unaccounted = Vec::new();
+    async fn rows(&self, target: &Target<'_>) -> Result<Vec<(OrgRef, Rows)>, Fault> {
+        let fault = target.fault();
+        let mut rows = Vec::with_capacity(self.orgs.len());
+        for org in self.orgs {
+            let counted = ledger::rows(target.database, org, false).await.map_err(&fault)?;
+            rows.push((org.clone(), counted));
+        }
+        let all: i64 = rows.iter().map(|(_, rows)| rows.counted).sum();
+        if self.rows.unwrap_or(all <= QUICK_ROWS) {
+            for (org, rows) in &mut rows {
+                *rows = ledger::rows(target.database, org, true).await.map_err(&fault)?;
+            }
+        }
+        Ok(rows)
+    }
+
+    async fn hop(&self, target: &Target<'_>, span: Span, holes: Holes) -> Result<Hop, Fault> {
+        let Sums { applied, explained, settled } =
+            span.sums(target.database).await.map_err(target.fault())?;
+        let mut unaccounted = Vec::with_capacity(holes.sequences.len());
         for (at, sequence) in holes.sequences.into_iter().enumerate() {
-            let known = at < LOOKED_UP;
-            let what = if known { self.what(stream, sequence).await? } else { String::new() };
+            let what =
+                if at < NAMED { self.what(span.stream, sequence).await? } else { String::new() };
             unaccounted.push((sequence, what));
         }
-        let accepted = (last + 1).saturating_sub(since);
-        let done = applied + explained + unaccounted.len() as u64;
+        let since = span.first;
+        let accepted = (span.last + 1).saturating_sub(since);
+        let done = applied + explained + settled + unaccounted.len() as u64;
         let in_flight = accepted.saturating_sub(done);
-        Ok(Hop { since, accepted, applied, explained, in_flight, unaccounted, more: holes.cut })
+        let more = holes.cut;
+        Ok(Hop { since, accepted, applied, explained, settled, in_flight, unaccounted, more })
     }
 
     /// What is known of a message that nobody has noted.
@@ -336,18 +345,20 @@ pub async fn apply_again(
 
 /// Takes what is there as right: what is unaccounted for is written down as settled, and rows count as many as
 /// there are.
-pub async fn settle(target: Target<'_>, raw: Option<&Hop>, account: &Account) -> Result<(), Fault> {
+pub async fn settle(
+    wire: &Wire,
+    target: Target<'_>,
+    raw: Option<&Hop>,
+    account: &Account,
+) -> Result<(), Fault> {
     let fault = target.fault();
-    let settled = |hop: &Hop| -> Vec<(u64, &'static str, String)> {
-        hop.unaccounted
-            .iter()
-            .map(|(sequence, what)| (*sequence, "settled", what.clone()))
-            .collect()
-    };
-    let hops = [(Noted::Raw, raw), (Noted::Telemetry, Some(&account.hop))];
-    for (stream, hop) in hops {
+    let hops = [(Noted::Raw, RAW, raw), (Noted::Telemetry, TELEMETRY, Some(&account.hop))];
+    for (stream, name, hop) in hops {
         let Some(hop) = hop.filter(|hop| !hop.unaccounted.is_empty()) else { continue };
-        ledger::explain(target.database, stream, &settled(hop)).await.map_err(&fault)?;
+        let made = history::made(wire, name).await?;
+        let sequences: Vec<u64> = hop.unaccounted.iter().map(|(sequence, _)| *sequence).collect();
+        let span = Span { stream, first: hop.since, last: u64::MAX, made };
+        span.settle(target.database, &sequences, Why::Settled, now()).await.map_err(&fault)?;
     }
     for (org, rows) in &account.rows {
         if rows.found.is_some_and(|found| found != rows.counted) {

@@ -204,6 +204,7 @@ fn hop_as_json(hop: &Hop) -> Value {
         "accepted": hop.accepted,
         "applied": hop.applied,
         "explained": hop.explained,
+        "settled": hop.settled,
         "in_flight": hop.in_flight,
         "unaccounted": unaccounted.collect::<Vec<_>>(),
         "more_unaccounted": hop.more,

@@ -118,6 +118,15 @@ impl Bits {
     }
 }
 
+/// Sequences by block.
+pub fn blocks(sequences: &[u64]) -> BTreeMap<u64, Bits> {
+    let mut blocks = BTreeMap::new();
+    for sequence in sequences {
+        set(&mut blocks.entry(sequence / BLOCK).or_insert(Bits([0; WORDS])).0, *sequence);
+    }
+    blocks
+}
+
 fn set(words: &mut [u64; WORDS], sequence: u64) {
     let at = (sequence % BLOCK) as usize;
     words[at / 64] |= 1 << (at % 64);

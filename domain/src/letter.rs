@@ -16,6 +16,12 @@ pub fn is_filed(subject: &str) -> bool {
     stage.is_some_and(|stage| stage != DROPPED && stage != KEPT)
 }
 
+/// The stream and the sequence of the message that a letter of this id is about.
+pub fn about_of(id: &str) -> Option<(&str, u64)> {
+    let mut parts = id.split('/').skip(2);
+    Some((parts.next()?, parts.next()?.parse().ok()?))
+}
+
 /// Where processing gave up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -48,14 +48,19 @@ pub(crate) async fn begin(target: &Target) -> bool {
 
 /// From where on everything is noted: behind what was delivered before there was a ledger.
 async fn begin_once(target: &Target) -> Result<(), Fault> {
-    if ledger::since(&target.database).await?.is_some() {
-        return Ok(());
-    }
     let own = format!("ingest-{}-", target.name);
     let consumers = inspect::consumers(&target.wire, TELEMETRY).await?;
     let own = consumers.iter().filter(|(name, _)| name.starts_with(&own));
-    let delivered = own.map(|(_, consumer)| consumer.delivered).max().unwrap_or(0);
+    let delivered = own.map(|(_, consumer)| consumer.delivered).max();
     let first = retention::held(&target.wire, TELEMETRY).await?.first;
+    if ledger::since(&target.database).await?.is_some() {
+        // Without a consumer, as after it was detached: it is given what the stream still has.
+        if delivered.is_none() {
+            ledger::begin_later(&target.database, first).await?;
+        }
+        return Ok(());
+    }
+    let delivered = delivered.unwrap_or(0);
     let telemetry = first.max(delivered + 1).max(1);
     let raw = if telemetry == 1 {
         1

@@ -3,6 +3,8 @@
 
 -- Messages of TELEMETRY, by org, by the hour in which the stream stored them, and by blocks of 1,024
 -- sequences. A message whose bit is set was counted, and is not counted again when it is delivered again.
+-- Two numbers that no org has: 0 has messages of which nothing can come (letters say why), -1 those that
+-- somebody settled by hand.
 create table core.ledger (
     org_id integer not null,
     hour timestamptz not null,
@@ -40,16 +42,6 @@ create table core.ledger_since (
     one boolean primary key default true check (one),
     telemetry bigint not null,
     raw bigint not null
-);
-
--- Messages of which nothing came, or that were settled otherwise, and why.
-create table core.ledger_explained (
-    stream text not null,
-    sequence bigint not null,
-    fate text not null,
-    detail text not null,
-    at timestamptz not null default now(),
-    primary key (stream, sequence)
 );
 
 -- Notes messages of one org, hour and block. `offsets` are their places in the block, `held` their readings,
@@ -165,7 +157,7 @@ begin
         'device_type_current', 'devices', 'device_point', 'poller_config', 'poller_entity',
         'model_position', 'deletions', 'telemetry_transactions', 'device_presence', 'acl_user',
         'acl_org', 'org_entity_permission', 'asset_types', 'assets', 'asset_device', 'ledger',
-        'ledger_origins', 'ledger_rows', 'ledger_since', 'ledger_explained']);
+        'ledger_origins', 'ledger_rows', 'ledger_since']);
     perform core.grant_writing(array_agg(t.relname::text))
     from core.org o
     join pg_class t on t.relnamespace = 'core'::regnamespace

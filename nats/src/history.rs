@@ -96,6 +96,14 @@ pub struct Beginning {
     pub created: Timestamp,
 }
 
+/// When a stream was made.
+pub async fn made(wire: &Wire, stream: &str) -> Result<Timestamp, ModelFault> {
+    let found = wire.jetstream.get_stream(stream).await;
+    let found = found.map_err(|error| ModelFault::Server(format!("{stream}: {error}")))?;
+    let nanos = found.cached_info().created.unix_timestamp_nanos();
+    Ok(Timestamp::from_nanos(nanos).unwrap_or(Timestamp::EPOCH))
+}
+
 /// Looks how far back a stream goes on a subject.
 pub async fn beginning(wire: &Wire, stream: &str, filter: &str) -> Result<Beginning, ModelFault> {
     let server = |error: String| ModelFault::Server(format!("{stream}: {error}"));

@@ -5,8 +5,9 @@ mod kept;
 pub use kept::{Original, forget, keep, keep_part, original};
 
 use crate::{
-    Fsynced, PublishFault, Wire, envelope,
+    Fsynced, PublishFault, Wire, envelope, history,
     micro::{self, AGAIN, Refusal},
+    model::ModelFault,
     publish::{self, Outgoing},
     streams::DEAD,
 };
@@ -18,10 +19,7 @@ use domain::{
     subject::{decode, encode},
 };
 use futures_util::{StreamExt, stream};
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::{collections::BTreeSet, ops::ControlFlow, time::Duration};
 
 /// Header: a row that is tried again because of a letter. See [`Retried`].
 pub const RETRIED: &str = "Haystack-Letter";
@@ -181,32 +179,35 @@ pub async fn page(
 }
 
 /// Which messages of a stream letters are about, of those that are asked for: a letter that was dropped is one,
-/// too. At most `looks` letters are looked at.
+/// too. Told by their ids alone.
 pub async fn about(
     wire: &Wire,
     stream: &str,
-    mut sequences: BTreeSet<u64>,
-    looks: usize,
-) -> Result<BTreeMap<u64, Filed>, PublishFault> {
-    let (dead, mut found, mut from) = (dead(wire).await?, BTreeMap::new(), 1);
-    for _ in 0..looks {
-        if sequences.is_empty() {
-            break;
-        }
-        let next = match dead.direct_get_next_for_subject("dead.>", Some(from)).await {
-            Ok(next) => next,
-            Err(error) if error.kind() == DirectGetErrorKind::NotFound => break,
-            Err(error) => return Err(later(error)),
-        };
-        from = next.sequence + 1;
-        let filed = filed(next.sequence, &next.payload);
-        if let Ok(letter) = &filed.letter
-            && letter.source.stream == stream
-            && sequences.remove(&letter.source.sequence)
-        {
-            found.insert(letter.source.sequence, filed);
-        }
+    sequences: &BTreeSet<u64>,
+) -> Result<BTreeSet<u64>, ModelFault> {
+    let mut found = BTreeSet::new();
+    if sequences.is_empty() {
+        return Ok(found);
     }
+    let range = history::Range {
+        stream: DEAD,
+        filter: "dead.>",
+        first: 1,
+        last: u64::MAX,
+        headers_only: true,
+    };
+    history::read(wire, &range, |message| {
+        let id = message.headers.get("Nats-Msg-Id").map(String::as_str);
+        let about = id.and_then(domain::letter::about_of);
+        let told = about.filter(|(of, sequence)| *of == stream && sequences.contains(sequence));
+        found.extend(told.map(|(_, sequence)| sequence));
+        if found.len() == sequences.len() {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
+    })
+    .await?;
     Ok(found)
 }
 

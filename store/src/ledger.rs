@@ -11,9 +11,10 @@ use crate::{
 use chrono::{DateTime, Utc};
 use domain::{
     OrgId, Timestamp,
-    ledger::{BLOCK, Fates},
+    ledger::{BLOCK, Fates, blocks, hour_of},
 };
-use sqlx::{AssertSqlSafe, postgres::PgBindIterExt};
+use sqlx::AssertSqlSafe;
+use std::fmt::Write as _;
 
 /// A stream whose messages are noted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,13 +30,6 @@ impl Noted {
         match self {
             Self::Telemetry => "core.ledger",
             Self::Raw => "core.ledger_origins",
-        }
-    }
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Telemetry => "TELEMETRY",
-            Self::Raw => "RAW",
         }
     }
 }
@@ -109,108 +103,135 @@ pub async fn begin(database: &Database, since: Since) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Messages from one sequence to another, both included, that no org has noted and nothing explains.
-pub async fn holes(
-    database: &Database,
-    stream: Noted,
-    (first, last): (u64, u64),
-) -> Result<Holes, Fault> {
-    if first > last {
-        return Ok(Holes::default());
-    }
-    let sql = format!(
-        "select g.block, coalesce(b.seen, 0::bit(1024))::text \
-         from generate_series($1::bigint, $2::bigint) as g (block) \
-         left join (select block, bit_or(seen) as seen from {} where block between $1 and $2 \
-            group by block) b using (block) \
-         where b.seen is null or b.seen <> ~(0::bit(1024)) order by 1 limit $3",
-        stream.table()
-    );
-    let blocks = (first / BLOCK, last / BLOCK);
-    let asked = sqlx::query_as(AssertSqlSafe(sql))
-        .bind(blocks.0.cast_signed())
-        .bind(blocks.1.cast_signed())
-        .bind(MOST_BLOCKS)
-        .fetch_all(&database.pool);
-    let found: Vec<(i64, String)> = answered(database.patience(false), asked).await?;
-    let cut = found.len() as i64 >= MOST_BLOCKS;
-    let of_block = |(block, bits): &(i64, String)| {
-        let start = block.unsigned_abs() * BLOCK;
-        let holes = bits.bytes().zip(start..).filter(|(bit, _)| *bit == b'0');
-        holes.map(|(_, sequence)| sequence).collect::<Vec<_>>()
-    };
-    let mut sequences: Vec<u64> = found.iter().flat_map(of_block).collect();
-    sequences.retain(|sequence| (first..=last).contains(sequence));
-    let explained = explained(database, stream, &sequences).await?;
-    sequences.retain(|sequence| explained.binary_search(sequence).is_err());
-    Ok(Holes { sequences, cut })
-}
-
-async fn explained(
-    database: &Database,
-    stream: Noted,
-    sequences: &[u64],
-) -> Result<Vec<u64>, Fault> {
-    if sequences.is_empty() {
-        return Ok(Vec::new());
-    }
-    let asked = sqlx::query_scalar(
-        "select sequence from core.ledger_explained where stream = $1 and sequence = any($2) \
-         order by 1",
-    )
-    .bind(stream.name())
-    .bind(sequences.iter().map(|sequence| sequence.cast_signed()).bind_iter())
-    .fetch_all(&database.pool);
-    let found: Vec<i64> = answered(database.patience(false), asked).await?;
-    Ok(found.into_iter().map(i64::unsigned_abs).collect())
-}
-
-/// Writes down why nothing was noted of messages: sequence, fate, detail.
-pub async fn explain(
-    database: &Database,
-    stream: Noted,
-    found: &[(u64, &'static str, String)],
-) -> Result<(), Fault> {
-    let each = || found.iter();
-    let written = sqlx::query(
-        "insert into core.ledger_explained (stream, sequence, fate, detail) \
-         select $1, t.* from unnest($2::bigint[], $3::text[], $4::text[]) as t \
-         on conflict do nothing",
-    )
-    .bind(stream.name())
-    .bind(each().map(|(sequence, ..)| sequence.cast_signed()).bind_iter())
-    .bind(each().map(|(_, fate, _)| *fate).bind_iter())
-    .bind(each().map(|(.., detail)| detail.as_str()).bind_iter())
-    .execute(&database.pool);
-    answered(database.patience(false), written).await?;
+/// Lets the ledger begin later, where a target is not given what was before.
+pub async fn begin_later(database: &Database, telemetry: u64) -> Result<(), Fault> {
+    let sql = "update core.ledger_since set telemetry = $1 where telemetry < $1";
+    let moved = sqlx::query(sql).bind(telemetry.cast_signed()).execute(&database.pool);
+    answered(database.patience(false), moved).await?;
     Ok(())
 }
 
-/// How many messages are noted, and how many explained otherwise, from one sequence to another.
-pub async fn noted(
-    database: &Database,
-    stream: Noted,
-    (first, last): (u64, u64),
-) -> Result<(u64, u64), Fault> {
-    let sql = format!(
-        "select coalesce((select sum(bit_count(seen)) from (select bit_or(seen) as seen from {} \
-            where block between $1 and $2 group by block) b), 0)::bigint, \
-         (select count(*) from core.ledger_explained e where stream = $3 \
-            and sequence between $4 and $5 and not exists (select from {} l \
-                where l.block = e.sequence / 1024 \
-                and get_bit(l.seen, (e.sequence % 1024)::integer) = 1))",
-        stream.table(),
-        stream.table()
-    );
-    let asked = sqlx::query_as(AssertSqlSafe(sql))
-        .bind((first / BLOCK).cast_signed())
-        .bind((last / BLOCK).cast_signed())
-        .bind(stream.name())
-        .bind(first.cast_signed())
-        .bind(last.cast_signed())
-        .fetch_one(&database.pool);
-    let (noted, explained): (i64, i64) = answered(database.patience(false), asked).await?;
-    Ok((noted.unsigned_abs(), explained.unsigned_abs()))
+/// Which messages of a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Span {
+    /// The stream.
+    pub stream: Noted,
+    /// From this sequence,
+    pub first: u64,
+    /// up to this one.
+    pub last: u64,
+    /// When the stream was made: one that was there before had other messages with these numbers.
+    pub made: Timestamp,
+}
+
+/// Why nothing needs to be noted of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Why {
+    /// It can give nothing: it is a letter, or has no reading.
+    Explained = 0,
+    /// Somebody settled it.
+    Settled = -1,
+}
+
+/// How many messages are noted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Sums {
+    /// By orgs.
+    pub applied: u64,
+    /// Not by an org, and explained.
+    pub explained: u64,
+    /// Neither, and settled.
+    pub settled: u64,
+}
+
+impl Span {
+    fn bind<'q, O>(
+        &self,
+        query: sqlx::query::QueryAs<'q, sqlx::Postgres, O, sqlx::postgres::PgArguments>,
+    ) -> sqlx::query::QueryAs<'q, sqlx::Postgres, O, sqlx::postgres::PgArguments> {
+        query
+            .bind((self.first / BLOCK).cast_signed())
+            .bind((self.last / BLOCK).cast_signed())
+            .bind(hour_of(self.made).to_chrono())
+    }
+
+    /// Messages that nobody has noted.
+    pub async fn holes(&self, database: &Database) -> Result<Holes, Fault> {
+        if self.first > self.last {
+            return Ok(Holes::default());
+        }
+        let sql = format!(
+            "select g.block, coalesce(b.seen, 0::bit(1024))::text \
+             from generate_series($1::bigint, $2::bigint) as g (block) \
+             left join (select block, bit_or(seen) as seen from {} \
+                where block between $1 and $2 and hour >= $3 group by block) b using (block) \
+             where b.seen is null or b.seen <> ~(0::bit(1024)) order by 1 limit $4",
+            self.stream.table()
+        );
+        let asked = self.bind(sqlx::query_as(AssertSqlSafe(sql))).bind(MOST_BLOCKS);
+        let found: Vec<(i64, String)> =
+            answered(database.patience(false), asked.fetch_all(&database.pool)).await?;
+        let cut = found.len() as i64 >= MOST_BLOCKS;
+        let of_block = |(block, bits): &(i64, String)| {
+            let start = block.unsigned_abs() * BLOCK;
+            let holes = bits.bytes().zip(start..).filter(|(bit, _)| *bit == b'0');
+            holes.map(|(_, sequence)| sequence).collect::<Vec<_>>()
+        };
+        let mut sequences: Vec<u64> = found.iter().flat_map(of_block).collect();
+        sequences.retain(|sequence| (self.first..=self.last).contains(sequence));
+        Ok(Holes { sequences, cut })
+    }
+
+    /// How many messages are noted.
+    pub async fn sums(&self, database: &Database) -> Result<Sums, Fault> {
+        let sql = format!(
+            "select coalesce(sum(bit_count(own)), 0)::bigint, \
+                coalesce(sum(bit_count(explained & ~own)), 0)::bigint, \
+                coalesce(sum(bit_count(settled & ~own & ~explained)), 0)::bigint \
+             from (select coalesce(bit_or(seen) filter (where org_id > 0), 0::bit(1024)) as own, \
+                coalesce(bit_or(seen) filter (where org_id = 0), 0::bit(1024)) as explained, \
+                coalesce(bit_or(seen) filter (where org_id = -1), 0::bit(1024)) as settled \
+                from {} where block between $1 and $2 and hour >= $3 group by block) blocks",
+            self.stream.table()
+        );
+        let asked = self.bind(sqlx::query_as(AssertSqlSafe(sql)));
+        let (applied, explained, settled): (i64, i64, i64) =
+            answered(database.patience(false), asked.fetch_one(&database.pool)).await?;
+        let [applied, explained, settled] = [applied, explained, settled].map(i64::unsigned_abs);
+        Ok(Sums { applied, explained, settled })
+    }
+
+    /// Notes messages of which no org has anything to note.
+    pub async fn settle(
+        &self,
+        database: &Database,
+        sequences: &[u64],
+        why: Why,
+        now: Timestamp,
+    ) -> Result<(), Fault> {
+        let none = match self.stream {
+            Noted::Telemetry => ", 0, 0, 0, 0, 0, 0, 0",
+            Noted::Raw => "",
+        };
+        let table = self.stream.table();
+        let mut sql = String::from("begin;");
+        for (block, bits) in blocks(sequences) {
+            let _ = write!(
+                sql,
+                "insert into {table} as l values ({}, '{}', {block}, B'{}'{none}) \
+                 on conflict (org_id, hour, block) do update set seen = l.seen | excluded.seen;",
+                why as i32,
+                hour_of(now),
+                bits.text()
+            );
+        }
+        sql.push_str("commit");
+        let mut connection = database.borrow().await?;
+        let noted = sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut *connection.held);
+        answered(database.patience(false), noted).await?;
+        connection.give_back();
+        Ok(())
+    }
 }
 
 /// What became of readings, by org and hour, from one hour to another, both included.
@@ -221,7 +242,7 @@ pub async fn hours(
     let asked = sqlx::query_as(
         "select org_id, hour, array[sum(messages), sum(readings), sum(stored), sum(superseded), \
             sum(duplicate), sum(deleted), sum(dead)]::bigint[] \
-         from core.ledger where hour between $1 and $2 group by 1, 2 order by 2, 1",
+         from core.ledger where org_id > 0 and hour between $1 and $2 group by 1, 2 order by 2, 1",
     )
     .bind(first.to_chrono())
     .bind(last.to_chrono())

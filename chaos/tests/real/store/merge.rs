@@ -17,7 +17,7 @@ use std::{
 };
 use store::{
     WritePath, Writer,
-    ledger::{self, Hour, Noted},
+    ledger::{self, Hour, Noted, Span},
     read,
 };
 
@@ -153,9 +153,11 @@ async fn balanced(target: &Target, stream: &[Message]) -> TestCaseResult {
     prop_assert_eq!(sum(|hour| hour.readings), readings as u64);
     prop_assert_eq!(sum(|hour| hour.fates.sum()), readings as u64);
     prop_assert!(ledger::unbalanced(&target.ingest).await.unwrap().is_empty());
-    let last = (1, stream.len() as u64);
-    let holes = ledger::holes(&target.ingest, Noted::Telemetry, last).await.unwrap();
+    let last = stream.len() as u64;
+    let span = Span { stream: Noted::Telemetry, first: 1, last, made: Timestamp::MIN };
+    let holes = span.holes(&target.ingest).await.unwrap();
     prop_assert!(holes.sequences.is_empty(), "{:?}", holes);
+    prop_assert_eq!(span.sums(&target.ingest).await.unwrap().applied, last);
     let rows = ledger::rows(&target.ingest, &target.org, true).await.unwrap();
     prop_assert_eq!(Some(rows.counted), rows.found);
     Ok(())
