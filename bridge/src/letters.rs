@@ -15,14 +15,23 @@ use domain::{
     normalize::TimeLimits,
     recall::{Ask, MAX_REASON, Redriven, SERVICE, Told, VERBS},
 };
+use futures_util::{StreamExt, TryStreamExt, stream};
 use metrics::counter;
 use nats::{
-    Author, PublishFault, letters,
+    Author, PublishFault,
+    consume::subject_of,
+    letters,
     micro::{Refusal, Serves, serve},
+    streams::DEAD,
 };
 
 /// Letters that are worked on at once; more are told to come again.
 const AT_ONCE: usize = 64;
+
+/// Letters that are made of one that stands for many in one go, ...
+const UNFOLDED: usize = 1_000;
+/// ... and on their way at once.
+const UNFOLDED_AT_ONCE: usize = 64;
 
 /// Serves until shutdown.
 pub(crate) async fn run(shared: Shared, limits: TimeLimits) {
@@ -51,6 +60,7 @@ async fn answer(
                 Redriven::Delivered => "delivered",
                 Redriven::Again { .. } => "again",
                 Redriven::Waiting { .. } => "waiting",
+                Redriven::Unfolded { .. } => "unfolded",
             };
             counter!("haystack_bridge_letters_redriven_total", "outcome" => outcome).increment(1);
             Ok(Told::Redriven(redriven))
@@ -76,6 +86,9 @@ async fn redrive(
     number: u64,
     letter: Letter,
 ) -> Result<Redriven, Refusal> {
+    if !letter.many.is_empty() {
+        return unfold(shared, number, &letter).await;
+    }
     let failed = match letter.stage {
         Stage::Assemble => {
             let text = "the parts of a report that is not whole can't be processed; the gateway must \
@@ -121,6 +134,24 @@ async fn redrive(
             Redriven::Again { number, attempts, reason, detail }
         }
     })
+}
+
+/// Makes letters of their own of some that a letter stands for. Cut off, it is begun anew.
+async fn unfold(shared: &Shared, number: u64, letter: &Letter) -> Result<Redriven, Refusal> {
+    let wire = &shared.wire;
+    let subject = subject_of(wire, DEAD, number).await.map_err(|fault| away(&fault))?;
+    let none = || Refusal::new(404, format!("there is no letter {number} (any more)"));
+    let subject = subject.ok_or_else(none)?;
+    let places = &letter.many[..letter.many.len().min(UNFOLDED)];
+    let letters = letter.apart(places);
+    let file = |letter: Letter| async move { letters::file(wire, &letter).await };
+    let filed = stream::iter(letters).map(file);
+    let filed: Vec<_> =
+        filed.buffered(UNFOLDED_AT_ONCE).try_collect().await.map_err(|it| away(&it))?;
+    domain::failpoint::hit(domain::failpoint::BEFORE_LETTER_LEAVES);
+    let rest = letters::take_out(wire, &subject, places).await.map_err(|fault| away(&fault))?;
+    let numbers = filed.iter().map(nats::Fsynced::sequence).collect();
+    Ok(Redriven::Unfolded { numbers, rest })
 }
 
 /// A letter that failed again.

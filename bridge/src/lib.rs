@@ -58,6 +58,8 @@ struct Shared {
     overrun: Arc<RwLock<BTreeSet<DeviceId>>>,
     /// How long `RAW` waits for an acknowledgement.
     ack_wait: Duration,
+    /// How many letters of its own a sender may have.
+    quota: Arc<nats::letters::Quota>,
 }
 
 impl Shared {
@@ -122,7 +124,9 @@ async fn serve(
     let wire = wire.knowing(directory.clone());
     let ack_wait = config.ack_wait();
     let overrun = Arc::default();
-    let shared = Shared { wire, directory, counters, holds, shutdown, link, overrun, ack_wait };
+    let quota = Arc::new(nats::letters::Quota::new(config.retention.letters_per_device.into()));
+    let shared =
+        Shared { wire, directory, counters, holds, shutdown, link, overrun, ack_wait, quota };
     let limits = time_limits(config);
     let open = chunk::Limits {
         age: Duration::from_secs(config.bridge.transaction_seconds.into()),

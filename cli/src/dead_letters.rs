@@ -179,7 +179,10 @@ fn row(number: u64, letter: &Letter) -> [String; 8] {
         letter.reason.to_string(),
         letter.attempts.to_string(),
         letter.at.to_string(),
-        short(&letter.detail),
+        match letter.messages() {
+            1 => short(&letter.detail),
+            many => short(&format!("{many} messages; the last: {}", letter.detail)),
+        },
     ]
 }
 
@@ -208,6 +211,7 @@ fn shown(number: u64, letter: &Letter) -> Value {
         "reason": letter.reason,
         "detail": letter.detail,
         "attempts": letter.attempts,
+        "messages": letter.messages(),
         "at": letter.at.to_string(),
         "source": letter.source,
         "accepted_at": letter.origin.map(|origin| origin.accepted_at.to_string()),

@@ -8,8 +8,8 @@ pub use story::{Fate, MOST_READINGS, Message, Published, Reading, Received, Stor
 
 use crate::{Fault, compare::Target};
 use domain::{
-    Batch, EntityId, Letter, OrgKey, Origin, OriginStream, Position, Reason, Row, RowVersion,
-    Sample, Stage, Timestamp,
+    Batch, EntityId, Letter, OrgKey, Origin, OriginStream, Position, Row, RowVersion, Sample,
+    Stage, Timestamp,
     directory::Directory,
     raw::{Pack, RawMessage},
     subject::telemetry_of,
@@ -393,12 +393,7 @@ fn about(
     sequence: u64,
     row: Option<u32>,
 ) -> Vec<(u64, Letter)> {
-    let of = |letter: &Letter| {
-        let source = &letter.source;
-        source.stream == stream
-            && source.sequence == sequence
-            && row.is_none_or(|row| row == source.row || letter.reason == Reason::Undecodable)
-    };
+    let of = |letter: &Letter| letter.is_about(stream, sequence, row);
     letters.into_iter().filter(|(_, letter)| of(letter)).collect()
 }
 

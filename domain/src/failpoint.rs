@@ -47,7 +47,7 @@ pub const ALL: [&str; 12] = [
 #[cfg(feature = "failpoints")]
 mod armed {
     use std::sync::{
-        OnceLock,
+        Mutex, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering},
     };
 
@@ -55,6 +55,7 @@ mod armed {
         name: String,
         passes: AtomicU64,
         on_hit: Box<dyn Fn() + Send + Sync>,
+        dying: Mutex<()>,
     }
 
     static ARMED: OnceLock<Armed> = OnceLock::new();
@@ -66,6 +67,7 @@ mod armed {
             name: name.to_owned(),
             passes: AtomicU64::new(passes),
             on_hit: Box::new(on_hit),
+            dying: Mutex::new(()),
         };
         assert!(ARMED.set(armed).is_ok(), "one failpoint a process");
     }
@@ -76,6 +78,8 @@ mod armed {
         let pass =
             armed.passes.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1));
         if pass.is_err() {
+            // Others that come here meanwhile must not disturb the trace.
+            let _one = armed.dying.lock().unwrap_or_else(PoisonError::into_inner);
             (armed.on_hit)();
             std::process::abort();
         }

@@ -9,6 +9,9 @@ pub const DROPPED: &str = "dropped";
 /// The same of what letters are about, kept where its stream has let go of it.
 pub const KEPT: &str = "kept";
 
+/// The first part of the second token of subjects under which a letter stands for many.
+pub const MANY: &str = "many";
+
 /// Whether a subject of `DEAD` is one of letters that are waited for: not dropped, and not what is kept
 /// beside one.
 pub fn is_filed(subject: &str) -> bool {
@@ -204,6 +207,20 @@ pub struct Letter {
     /// Somebody decided that it is not tried again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dropped: Option<Dropped>,
+    /// It stands for all of these: what its sender has set aside past the quota. The rest of the letter is
+    /// about the last one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub many: Vec<Place>,
+}
+
+/// A message that a letter for many is about: sequence, what in it, and when it was accepted, in microseconds.
+pub type Place = (u64, u32, i64);
+
+/// The place of a letter that may be put together with others; `None`: it may not.
+pub fn place_of(letter: &Letter) -> Option<Place> {
+    let Source { sequence, row, .. } = letter.source;
+    let alone = letter.stage == Stage::Normalize && letter.attempts <= 1;
+    letter.origin.filter(|_| alone).map(|origin| (sequence, row, origin.accepted_at.micros()))
 }
 
 /// Where what is tried again stands.
@@ -247,6 +264,40 @@ impl Letter {
         format!("{}/{}{note}", self.about(), self.attempts)
     }
 
+    /// One that stands for many like it.
+    #[must_use]
+    pub fn together(&self, many: Vec<Place>) -> Self {
+        Self { many, ..self.clone() }
+    }
+
+    /// How many messages it is about.
+    pub fn messages(&self) -> usize {
+        self.many.len().max(1)
+    }
+
+    /// The letters that it stands for.
+    pub fn apart(&self, places: &[Place]) -> Vec<Self> {
+        let alone = |&(sequence, row, accepted_at): &Place| {
+            let accepted_at = Timestamp::from_micros(accepted_at)?;
+            let index = u16::try_from(row).ok()?;
+            let origin = Origin { sequence, index, accepted_at, ..self.origin? };
+            let source = Source { sequence, row, ..self.source.clone() };
+            Some(Self { source, origin: Some(origin), many: Vec::new(), ..self.clone() })
+        };
+        places.iter().filter_map(alone).collect()
+    }
+
+    /// Whether it is about a message of a stream, or about something in it.
+    pub fn is_about(&self, stream: &str, sequence: u64, row: Option<u32>) -> bool {
+        let is = |its_sequence: u64, its_row: u32| {
+            let all = self.reason == Reason::Undecodable;
+            its_sequence == sequence && row.is_none_or(|row| row == its_row || all)
+        };
+        self.source.stream == stream
+            && (is(self.source.sequence, self.source.row)
+                || self.many.iter().any(|(sequence, row, _)| is(*sequence, *row)))
+    }
+
     /// What it is about: the same however often it is tried again.
     pub fn about(&self) -> String {
         let target = self.target.as_ref().map_or("-", TargetName::as_str);
@@ -273,7 +324,11 @@ impl Letter {
     /// The subject it is filed under.
     pub fn subject(&self) -> crate::subject::Subject {
         crate::subject::Subject::Dead {
-            stage: if self.dropped.is_some() { DROPPED } else { self.stage.as_str() }.to_owned(),
+            stage: match (&self.dropped, &*self.many) {
+                (Some(_), _) => DROPPED.to_owned(),
+                (None, []) => self.stage.as_str().to_owned(),
+                (None, _) => format!("{MANY}-{}", self.stage.as_str()),
+            },
             org: self.org.as_ref().map(|org| org.as_str().to_owned()),
             source: self.sender.clone(),
         }

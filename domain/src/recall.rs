@@ -115,4 +115,11 @@ pub enum Redriven {
         /// Its number from now on.
         number: u64,
     },
+    /// It stood for many: some of those are letters of their own now, to be tried again each.
+    Unfolded {
+        /// Their numbers.
+        numbers: Vec<u64>,
+        /// The number of what stands for the rest.
+        rest: Option<u64>,
+    },
 }

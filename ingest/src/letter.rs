@@ -106,6 +106,7 @@ fn blank(
         attempts: place.attempts.saturating_add(1),
         at,
         attachments: Vec::new(),
+        many: Vec::new(),
         taken_for: None,
         waiting: None,
         dropped: None,

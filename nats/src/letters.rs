@@ -1,11 +1,15 @@
 //! Letters in `DEAD`: found by number or filter, filed, taken out.
 
 mod kept;
+mod many;
 
 pub use kept::{Original, forget, keep, keep_part, original};
+pub use many::{MOST_PLACES, Quota, put_together, take_out};
 
 use crate::{
-    Fsynced, PublishFault, Wire, envelope, history,
+    Fsynced, PublishFault, Wire,
+    consume::read_again,
+    envelope, history,
     micro::{self, AGAIN, Refusal},
     model::ModelFault,
     publish::{self, Outgoing},
@@ -18,7 +22,7 @@ use domain::{
     recall::{Ask, Redriven, SERVICE, Told},
     subject::{decode, encode},
 };
-use futures_util::{StreamExt, stream};
+use futures_util::{StreamExt, TryStreamExt, stream};
 use std::{collections::BTreeSet, ops::ControlFlow, time::Duration};
 
 /// Header: a row that is tried again because of a letter. See [`Retried`].
@@ -86,21 +90,24 @@ pub struct Filter {
 }
 
 impl Filter {
+    /// The stage is no part of it: a letter that stands for many has a token of its own there.
     fn subject(&self) -> String {
-        let stage = self.stage.map_or("*", Stage::as_str);
         let org = match &self.org {
             None => "*".to_owned(),
             Some(None) => domain::subject::NONE.to_owned(),
             Some(Some(org)) => encode(org.as_str()),
         };
         let sender = self.sender.as_deref().map_or_else(|| "*".to_owned(), encode);
-        format!("dead.{stage}.{org}.{sender}")
+        format!("dead.*.{org}.{sender}")
     }
 
     fn takes(&self, filed: &Filed) -> bool {
         match &filed.letter {
-            Ok(letter) => self.reason.is_none_or(|reason| reason == letter.reason),
-            Err(_) => self.reason.is_none(),
+            Ok(letter) => {
+                self.reason.is_none_or(|reason| reason == letter.reason)
+                    && self.stage.is_none_or(|stage| stage == letter.stage)
+            }
+            Err(_) => self.reason.is_none() && self.stage.is_none(),
         }
     }
 }
@@ -185,7 +192,7 @@ pub async fn about(
     stream: &str,
     sequences: &BTreeSet<u64>,
 ) -> Result<BTreeSet<u64>, ModelFault> {
-    let mut found = BTreeSet::new();
+    let (mut found, mut many) = (BTreeSet::new(), Vec::new());
     if sequences.is_empty() {
         return Ok(found);
     }
@@ -197,6 +204,9 @@ pub async fn about(
         headers_only: true,
     };
     history::read(wire, &range, |message| {
+        if message.headers.contains_key(many::MANY) {
+            many.push(message.position.sequence);
+        }
         let id = message.headers.get("Nats-Msg-Id").map(String::as_str);
         let about = id.and_then(domain::letter::about_of);
         let told = about.filter(|(of, sequence)| *of == stream && sequences.contains(sequence));
@@ -208,13 +218,32 @@ pub async fn about(
         }
     })
     .await?;
+    for number in many {
+        let body = read_again(wire, DEAD, number).await;
+        let body = body.map_err(|fault| ModelFault::Server(fault.to_string()))?;
+        let letter = body.and_then(|body| envelope::decode::<Letter>(&body).ok());
+        let Some(letter) = letter.filter(|letter| letter.source.stream == stream) else { continue };
+        let places = letter.many.iter().map(|(sequence, ..)| *sequence);
+        found.extend(places.filter(|sequence| sequences.contains(sequence)));
+    }
     Ok(found)
 }
 
 /// Files a letter; its number. The same letter, filed twice within minutes, is one.
 pub async fn file(wire: &Wire, letter: &Letter) -> Result<Fsynced, PublishFault> {
     let body = envelope::encode_named(letter);
-    publish::publish(wire, Outgoing::new(letter.subject().to_string(), &letter.id(), body)).await
+    let mut message = Outgoing::new(letter.subject().to_string(), &letter.id(), body);
+    if !letter.many.is_empty() {
+        message = message.header(many::MANY, &letter.many.len().to_string());
+    }
+    publish::publish(wire, message).await
+}
+
+/// How many letters lie under a subject.
+async fn count(wire: &Wire, subject: &str) -> Result<u64, PublishFault> {
+    let found = dead(wire).await?.info_with_subjects(subject).await.map_err(later)?;
+    let add = |sum: u64, (_, letters): (String, usize)| async move { Ok(sum + letters as u64) };
+    found.map_err(later).try_fold(0, add).await
 }
 
 /// Takes a letter out, once what came of it is safe; one that is gone is no fault.
@@ -263,6 +292,17 @@ impl Tally {
 
 /// Tries letters again, some at once.
 pub async fn redrive(wire: &Wire, numbers: impl IntoIterator<Item = u64>) -> Tally {
+    let (mut tally, mut todo): (_, Vec<u64>) = (Tally::default(), numbers.into_iter().collect());
+    while !todo.is_empty() {
+        let (more, unfolded) = redrive_all(wire, std::mem::take(&mut todo)).await;
+        tally.add(more);
+        todo = unfolded;
+    }
+    tally
+}
+
+/// The same, of letters by themselves; those that came out of letters that stood for many.
+async fn redrive_all(wire: &Wire, numbers: Vec<u64>) -> (Tally, Vec<u64>) {
     let answers = stream::iter(numbers).map(|number| async move {
         let asked = Ask::Redrive { number };
         let mut tries = 0;
@@ -279,12 +319,15 @@ pub async fn redrive(wire: &Wire, numbers: impl IntoIterator<Item = u64>) -> Tal
         }
     });
     let mut answers = std::pin::pin!(answers.buffer_unordered(AT_ONCE));
-    let mut tally = Tally::default();
+    let (mut tally, mut unfolded) = (Tally::default(), Vec::new());
     while let Some((number, answer)) = answers.next().await {
         match answer {
             Ok(Told::Redriven(Redriven::Delivered)) => tally.delivered += 1,
             Ok(Told::Redriven(Redriven::Again { .. })) => tally.again += 1,
             Ok(Told::Redriven(Redriven::Waiting { .. })) => tally.waiting += 1,
+            Ok(Told::Redriven(Redriven::Unfolded { numbers, rest })) => {
+                unfolded.extend(numbers.into_iter().chain(rest));
+            }
             Ok(Told::Shown(_) | Told::Dropped) => {
                 let text = "a bridge of another release answered something else";
                 tally.refused.push((number, Refusal::new(502, text)));
@@ -293,7 +336,7 @@ pub async fn redrive(wire: &Wire, numbers: impl IntoIterator<Item = u64>) -> Tal
             Err(refusal) => tally.refused.push((number, refusal)),
         }
     }
-    tally
+    (tally, unfolded)
 }
 
 #[cfg(test)]

@@ -206,6 +206,10 @@ fn configs(limits: &Limits) -> Vec<Config> {
             discard: DiscardPolicy::Old,
             ..stream(EVENTS, "event.>", others, "activity, devices on and off, alerts")
         },
-        stream(DEAD, "dead.>", others, "what could not be processed"),
+        Config {
+            // A letter that stands for many is replaced as a whole.
+            allow_rollup: true,
+            ..stream(DEAD, "dead.>", others, "what could not be processed")
+        },
     ]
 }

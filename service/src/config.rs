@@ -190,12 +190,15 @@ pub struct Retention {
     pub history_hours: u32,
     /// How full a stream may be before they go earlier, in percent of its limit.
     pub high_water_percent: u8,
+    /// Dead letters of their own that a device may have; what is past it becomes one letter that stands for
+    /// many.
+    pub letters_per_device: u32,
 }
 
 impl Default for Retention {
     /// A week, and four fifths.
     fn default() -> Self {
-        Self { history_hours: 7 * 24, high_water_percent: 80 }
+        Self { history_hours: 7 * 24, high_water_percent: 80, letters_per_device: 10_000 }
     }
 }
 

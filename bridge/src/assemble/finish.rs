@@ -175,6 +175,7 @@ async fn set_aside(
         attempts: 1,
         at: SystemClock.now(),
         attachments,
+        many: Vec::new(),
         taken_for: None,
         waiting: None,
         dropped: None,

@@ -224,6 +224,7 @@ mod tests {
             attempts: 1,
             at: accepted_at,
             attachments: Vec::new(),
+            many: Vec::new(),
             taken_for: None,
             waiting: None,
             dropped: None,

@@ -141,6 +141,7 @@ fn letter(
         attempts: FIRST_ATTEMPT,
         at: now,
         attachments: Vec::new(),
+        many: Vec::new(),
         taken_for: None,
         waiting: None,
         dropped: None,

@@ -146,22 +146,23 @@ async fn on_record(platform: &Platform, wanted: &[&str]) {
 
 #[tokio::test]
 async fn dead_between_two_parts() {
-    survives(Failpoint { name: failpoint::BEFORE_PUBACK, passes: 1 }, [1, LARGE]).await;
+    Box::pin(survives(Failpoint { name: failpoint::BEFORE_PUBACK, passes: 1 }, [1, LARGE])).await;
 }
 
 #[tokio::test]
 async fn dead_after_the_end_is_on_record() {
-    survives(Failpoint { name: failpoint::BEFORE_ASSEMBLED, passes: 0 }, [1, 2]).await;
+    Box::pin(survives(Failpoint { name: failpoint::BEFORE_ASSEMBLED, passes: 0 }, [1, 2])).await;
 }
 
 #[tokio::test]
 async fn dead_after_the_whole_is_stored_before_its_parts_go() {
-    survives(Failpoint { name: failpoint::BEFORE_PARTS_REMOVED, passes: 0 }, [1, 2]).await;
+    Box::pin(survives(Failpoint { name: failpoint::BEFORE_PARTS_REMOVED, passes: 0 }, [1, 2]))
+        .await;
 }
 
 #[tokio::test]
 async fn dead_after_the_parts_went_before_that_is_on_record() {
-    survives(Failpoint { name: failpoint::BEFORE_END_DONE, passes: 0 }, [1, 2]).await;
+    Box::pin(survives(Failpoint { name: failpoint::BEFORE_END_DONE, passes: 0 }, [1, 2])).await;
 }
 
 /// A gateway without a clock and without digests, whose reports are one part each: the bridge dies

@@ -60,6 +60,8 @@ struct LetterView {
     detail: String,
     /// How often it was tried.
     attempts: u32,
+    /// How many messages it is about: past a device's quota one letter stands for many.
+    messages: usize,
     /// When, the last time.
     #[schema(value_type = String, format = DateTime)]
     at: Moment,
@@ -83,6 +85,7 @@ impl LetterView {
             reason: letter.reason.to_string(),
             detail: letter.detail.clone(),
             attempts: letter.attempts,
+            messages: letter.messages(),
             at: Moment(letter.at),
             accepted_at: letter.origin.map(|origin| Moment(origin.accepted_at)),
             row: letter.row.as_deref().and_then(|row| serde_json::from_str(row).ok()),
@@ -281,6 +284,9 @@ async fn redrive_letter(
     };
     let tried = match redriven {
         Redriven::Delivered => Tried { delivered: 1, ..Tried::default() },
+        Redriven::Unfolded { numbers, rest } => {
+            Tried::of(letters::redrive(&model::wire(&api, &caller), numbers).await, rest)
+        }
         Redriven::Again { number, .. } => {
             Tried { again: 1, next: Some(number), ..Tried::default() }
         }

@@ -110,6 +110,7 @@ fn golden_dead_letter_v1() {
         attempts: 1,
         at: at(5),
         attachments: Vec::new(),
+        many: Vec::new(),
         taken_for: None,
         waiting: None,
         dropped: None,

@@ -92,7 +92,8 @@ pub async fn keep(wire: &Wire, stream: &str, until: u64) -> Result<usize, Publis
                 later(format!("letter {number} can't be read, so its message must stay: {why}"))
             })?;
             let goes = letter.source.stream == stream && letter.source.sequence <= until;
-            if goes && !says_it_itself(&letter) {
+            // One that stands for many keeps none of their bytes: that is what the quota is for.
+            if goes && letter.many.is_empty() && !says_it_itself(&letter) {
                 count += usize::from(keep_one(wire, &letter).await?);
             }
         }

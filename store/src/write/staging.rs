@@ -69,6 +69,8 @@ impl Met {
 }
 
 /// Looks what the staged rows meet, after the org's merge lock is taken: nobody else writes the org's rows then.
+///
+/// `offset 0`: else it would be looked anew for each of the sums.
 pub(crate) async fn look(connection: &mut PgConnection, org: &OrgRef) -> sqlx::Result<Met> {
     let (values, id) = (org.values(), org.id);
     let sql = format!(
@@ -79,7 +81,7 @@ pub(crate) async fn look(connection: &mut PgConnection, org: &OrgRef) -> sqlx::R
                 when (s.accepted_at, s.version) > (v.accepted_at, v.version) then 1 \
                 when (s.accepted_at, s.version) = (v.accepted_at, v.version) then 0 else -1 end \
             from {values} v where v.entity_id = s.entity_id and v.ts = s.ts) as old \
-            from {TABLE} s) looked"
+            from {TABLE} s offset 0) looked"
     );
     let rows = sqlx::raw_sql(AssertSqlSafe(sql)).fetch_all(connection).await?;
     let row = rows.last().ok_or(sqlx::Error::RowNotFound)?;

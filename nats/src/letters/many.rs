@@ -1,0 +1,166 @@
+//! One letter that stands for many: what a sender has set aside past its quota.
+//!
+//! It lies under a subject of its own, is replaced as a whole by compare-and-set, and names each message that
+//! it is about. What is put in twice is in it once.
+
+use super::{DEAD, dead, later};
+use crate::{
+    PublishFault, Wire, envelope,
+    publish::{self, Outgoing},
+};
+use async_nats::jetstream::stream::DirectGetErrorKind;
+use domain::{
+    Letter,
+    letter::{Place, place_of},
+};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+/// Header: how many messages the letter is about.
+pub(super) const MANY: &str = "Haystack-Many";
+/// Replaces all earlier messages of the subject.
+const ROLLUP: (&str, &str) = ("Nats-Rollup", "sub");
+/// Messages that one letter names; then it is closed, and another begins.
+pub const MOST_PLACES: usize = 20_000;
+/// Tries of a change, each lost to another writer.
+const TRIES: u32 = 20;
+
+/// The letter for many of a subject, and its number.
+async fn last(wire: &Wire, subject: &str) -> Result<Option<(u64, Letter)>, PublishFault> {
+    match dead(wire).await?.direct_get_last_for_subject(subject).await {
+        Ok(found) => {
+            let letter = envelope::decode(&found.payload)
+                .map_err(|why| later(format!("letter {}: {why}", found.sequence)))?;
+            Ok(Some((found.sequence, letter)))
+        }
+        Err(error) if error.kind() == DirectGetErrorKind::NotFound => Ok(None),
+        Err(error) => Err(later(error)),
+    }
+}
+
+/// Puts letters of one subject into the one that stands for many. Fsynced when it returns.
+pub async fn put_together(wire: &Wire, letters: &[Letter]) -> Result<(), PublishFault> {
+    let Some(newest) = letters.last() else { return Ok(()) };
+    let places: BTreeSet<Place> = letters.iter().filter_map(place_of).collect();
+    let subject = newest.together(places.iter().copied().collect()).subject().to_string();
+    for _ in 0..TRIES {
+        let there = last(wire, &subject).await?;
+        let number = there.as_ref().map_or(0, |(number, _)| *number);
+        let mut all = places.clone();
+        all.extend(there.iter().flat_map(|(_, letter)| letter.many.iter().copied()));
+        if all.len() > MOST_PLACES
+            && let Some((_, full)) = there
+        {
+            close(wire, &subject, &full).await?;
+            all.clone_from(&places);
+        }
+        match replace(wire, &subject, number, &newest.together(all.into_iter().collect())).await {
+            Err(PublishFault::Conflict) => {}
+            done => return done,
+        }
+    }
+    Err(later(format!("{subject} is written by too many at once")))
+}
+
+/// Puts a full letter where nothing is added any more.
+async fn close(wire: &Wire, subject: &str, full: &Letter) -> Result<(), PublishFault> {
+    let first = full.many.first().map_or(0, |(sequence, ..)| *sequence);
+    let stage = subject.split('.').nth(1).unwrap_or_default();
+    let closed = subject.replacen(stage, &format!("{stage}-{first}"), 1);
+    match replace(wire, &closed, 0, full).await {
+        // Somebody who was cut off did it before.
+        Err(PublishFault::Conflict) => Ok(()),
+        done => done,
+    }
+}
+
+async fn replace(
+    wire: &Wire,
+    subject: &str,
+    number: u64,
+    letter: &Letter,
+) -> Result<(), PublishFault> {
+    let message = Outgoing::expecting(subject, number, envelope::encode_named(letter))
+        .header(ROLLUP.0, ROLLUP.1)
+        .header(MANY, &letter.many.len().to_string());
+    publish::publish(wire, message).await.map(drop)
+}
+
+/// Takes messages out of a letter that stands for many; its number if something is left.
+pub async fn take_out(
+    wire: &Wire,
+    subject: &str,
+    places: &[Place],
+) -> Result<Option<u64>, PublishFault> {
+    for _ in 0..TRIES {
+        let Some((number, mut letter)) = last(wire, subject).await? else { return Ok(None) };
+        letter.many.retain(|place| !places.contains(place));
+        if letter.many.is_empty() {
+            publish::remove(wire, DEAD, &[number]).await?;
+            return Ok(None);
+        }
+        match replace(wire, subject, number, &letter).await {
+            Ok(()) => return Ok(last(wire, subject).await?.map(|(number, _)| number)),
+            Err(PublishFault::Conflict) => {}
+            Err(fault) => return Err(fault),
+        }
+    }
+    Err(later(format!("{subject} is written by too many at once")))
+}
+
+/// How many letters of their own a sender may have. A limit of size, not of right: it is looked at now and
+/// then, and may be passed by some.
+pub struct Quota {
+    most: u64,
+    counted: Mutex<HashMap<String, Counted>>,
+}
+
+/// A subject that this process has filed letters under.
+struct Counted {
+    letters: u64,
+    /// When the stream was asked how many there are.
+    asked: Option<Instant>,
+}
+
+/// From so many of one process on, the stream is asked how many there are, ...
+const ASK_FROM: u64 = 100;
+/// ... so often.
+const ASK_EVERY: Duration = Duration::from_secs(5);
+/// Senders that are remembered.
+const MOST_SENDERS: usize = 50_000;
+
+impl Quota {
+    /// So many letters of each sender.
+    pub fn new(most: u64) -> Self {
+        Self { most, counted: Mutex::default() }
+    }
+
+    /// Whether a letter may lie by itself.
+    pub async fn admits(&self, wire: &Wire, letter: &Letter) -> Result<bool, PublishFault> {
+        let subject = letter.subject().to_string();
+        let ask = {
+            let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
+            if counted.len() >= MOST_SENDERS && !counted.contains_key(&subject) {
+                counted.clear();
+            }
+            let known =
+                counted.entry(subject.clone()).or_insert(Counted { letters: 0, asked: None });
+            known.letters += 1;
+            let due = known.asked.is_none_or(|asked| asked.elapsed() >= ASK_EVERY);
+            if known.letters < ASK_FROM.min(self.most + 1) || !due {
+                return Ok(known.letters <= self.most);
+            }
+            known.asked = Some(Instant::now());
+            subject
+        };
+        let there = super::count(wire, &ask).await?;
+        let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = counted.get_mut(&ask) {
+            known.letters = there + 1;
+        }
+        Ok(there < self.most)
+    }
+}
