@@ -374,7 +374,7 @@ async fn letters_past_the_quota_become_one_and_all_of_them_arrive() {
         doomed.died_at(failpoint).await;
         platform.service("bridge")
     };
-    let ((), _bridge) =
+    let ((), bridge) =
         tokio::join!(platform.publish("devices/NOISY-1/telemetry", (0..SENT).map(payload)), dying);
     let messages = |letter: &Value| letter["messages"].as_u64().unwrap();
     let found = eventually("all letters", || async {
