@@ -43,7 +43,7 @@ pub(crate) async fn rounds(stack: &Stack, options: &Options, report: &mut Report
     stack.register_devices().await?;
     ask(stack, options, report).await?;
     for round in 1..=options.rounds {
-        replay(stack, options, report, round).await?;
+        Box::pin(replay(stack, options, report, round)).await?;
     }
     Ok(())
 }
@@ -91,7 +91,7 @@ async fn ask(stack: &Stack, options: &Options, report: &mut Report) -> Result<()
 
 /// Runs a command to its end; what it says goes nowhere.
 async fn command(stack: &Stack, arguments: &[&str]) -> Result<()> {
-    let mut command = stack.command("ingest")?;
+    let mut command = stack.command("ingest");
     let done = command.args(arguments).stdin(Stdio::null()).output().await?;
     anyhow::ensure!(
         done.status.success(),
@@ -184,12 +184,11 @@ async fn run<T>(
             }
         }
     };
-    let other = match ended {
-        Some(ended) => ended,
-        None => {
-            progress("the replay was done before what ran beside it");
-            beside.await?
-        }
+    let other = if let Some(ended) = ended {
+        ended
+    } else {
+        progress("the replay was done before what ran beside it");
+        beside.await?
     };
     Ok((measured, other))
 }

@@ -164,10 +164,10 @@ impl Stack {
     }
 
     /// A command of ours with the configuration of a service that ran.
-    pub(crate) fn command(&self, role: &str) -> Result<tokio::process::Command> {
+    pub(crate) fn command(&self, role: &str) -> tokio::process::Command {
         let mut command = tokio::process::Command::new(&self.haystack);
         command.arg("--config").arg(self.folder.join(format!("{role}.toml"))).kill_on_drop(true);
-        Ok(command)
+        command
     }
 
     fn launch(&self, role: &'static str, config: &service::Config) -> Result<Service> {

@@ -1,7 +1,14 @@
 //! History processed again by other rules, taken back, stopped, and killed in the middle.
 
 use crate::api::Api;
-use domain::failpoint;
+use domain::{
+    failpoint,
+    raw::{Pack, ProfileRef, RawMessage, Sender},
+};
+use nats::{
+    envelope,
+    publish::{Outgoing, publish},
+};
 use reqwest::Method;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -252,3 +259,106 @@ async fn a_replay_whose_messages_are_gone_says_so() {
     })
     .await;
 }
+
+/// A fingerprint of the values, whatever their versions are.
+async fn values(database: &Database) -> (i64, Option<i64>) {
+    let mut connection = testkit::platform::connect(&database.superuser()).await.unwrap();
+    let sql = "select count(*), bit_xor(hash_record_extended(\
+               row(entity_id, ts, value_n, value_b, value_s, value_ts), 0)) from core.values_demo";
+    sqlx::query_as(sql).fetch_one(&mut connection).await.unwrap()
+}
+
+/// As many messages of `RAW` as there are messages of the device: a replay has several pieces then.
+async fn one_by_one(platform: &Platform, messages: std::ops::Range<u32>) {
+    let wire = crate::ingest::connect(&platform.nats, "bridge").await;
+    let profile = ProfileRef { id: "probe".parse().unwrap(), version: 1 };
+    let (org, device) = ("demo".parse().unwrap(), DEVICE.parse().unwrap());
+    let sender = Some(Sender { org, device, profile });
+    for n in messages {
+        let entry = RawMessage {
+            name: DEVICE.into(),
+            sender: sender.clone(),
+            content_type: "application/json".into(),
+            received_at: domain::Timestamp::from_micros(FIRST * 1_000_000).unwrap(),
+            session: 1,
+            packet_id: 1,
+            number: n.into(),
+            payload: message(n).into_bytes().into(),
+        };
+        let pack = envelope::encode(&Pack { entries: vec![entry] });
+        publish(&wire, Outgoing::without_id("raw.mqtt.test", pack)).await.unwrap();
+    }
+}
+
+/// Bridge, ingest and stream server die on the way, and live readings come beside it; then the same once more,
+/// which changes nothing, and back.
+#[tokio::test]
+async fn killed_at_every_place_beside_live_readings_run_twice_and_undone() {
+    const SENT: u32 = 400;
+    let platform = Platform::start("nats.ack_wait_seconds = 2").await;
+    apply(&platform, FIRST_VERSION);
+    platform.succeed(&["device", "add", DEVICE, "--type", "probe"]);
+    let (mut bridge, mut ingest) = (platform.service("bridge"), platform.service("ingest"));
+    one_by_one(&platform, 0..SENT).await;
+    holds(&platform, &by_first_version(SENT)).await;
+    // Also where history is compressed.
+    for database in [&platform.primary, &platform.secondary] {
+        testkit::platform::change(&database.superuser(), COMPRESS).await;
+    }
+    let before = values(&platform.primary).await;
+    apply(&platform, MENDED);
+    bridge.stop().await;
+    ingest.stop().await;
+
+    let (_, live) = platform.add_device("LIVE-1");
+    let saved = Failpoint { name: failpoint::BEFORE_REPLAY_SAVED, passes: 2 };
+    let mut doomed = platform.doomed("bridge", saved);
+    let copied = Failpoint { name: failpoint::MID_COPY, passes: 1 };
+    let mut doomed_ingest = platform.doomed("ingest", copied);
+    platform.succeed(&[&ALL[..], &["--detach"]].concat());
+    doomed.died_at(saved).await;
+    doomed_ingest.died_at(copied).await;
+    let acknowledged = Failpoint { name: failpoint::BEFORE_TELEMETRY_ACK, passes: 0 };
+    let mut doomed_ingest = platform.doomed("ingest", acknowledged);
+    let again = Failpoint { passes: 0, ..saved };
+    let mut doomed = platform.doomed("bridge", again);
+    doomed_ingest.died_at(acknowledged).await;
+    doomed.died_at(again).await;
+    let (_bridge, _ingest) = (platform.service("bridge"), platform.service("ingest"));
+    platform.nats.restart9().await;
+    platform.publish("devices/LIVE-1/telemetry", (0..200).map(testkit::judge::payload)).await;
+    let said = platform.succeed(&["replay", "follow", "1"]);
+    assert!(said.contains("replay 1: done"), "{said}");
+    let readings =
+        testkit::judge::Numbered { device: "LIVE-1".to_owned(), entity: live, sent: 200 };
+    for database in [&platform.primary, &platform.secondary] {
+        readings.arrives(database, "demo").await;
+    }
+    holds(&platform, &mended(SENT)).await;
+    assert!(platform.succeed(&["verify"]).contains("equal"));
+    platform.balances().await;
+
+    let once = values(&platform.primary).await;
+    platform.succeed(&ALL);
+    platform.balances().await;
+    holds(&platform, &mended(SENT)).await;
+    assert_eq!(values(&platform.primary).await, once);
+    assert_eq!(values(&platform.secondary).await, once);
+    platform.succeed(&["replay", "undo", "2"]);
+    holds(&platform, &by_first_version(SENT)).await;
+    platform.balances().await;
+    // Without what came live, every value column is as it was, to the last bit.
+    let gone = format!("delete from core.values_demo where entity_id = {live}");
+    for database in [&platform.primary, &platform.secondary] {
+        testkit::platform::change(&database.superuser(), &gone).await;
+        assert_eq!(values(database).await, before);
+    }
+}
+
+/// Compresses all chunks of the org's table, where TimescaleDB is.
+const COMPRESS: &str = "do $$ declare chunk regclass; begin \
+    if exists (select from pg_extension where extname = 'timescaledb') then \
+        for chunk in select public.show_chunks('core.values_demo') loop \
+            perform public.compress_chunk(chunk, true); \
+        end loop; \
+    end if; end $$";
