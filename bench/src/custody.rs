@@ -15,7 +15,7 @@ use domain::{
     raw::{MAX_PACK_ENTRIES, Pack, ProfileRef, RawMessage, Sender},
     replay::{Counts, Replay, Rules, Spec, State},
 };
-use futures_util::{StreamExt, TryStreamExt, stream};
+use futures_util::{StreamExt, TryStreamExt, future::OptionFuture, stream};
 use nats::{
     envelope, inspect,
     publish::{Outgoing, publish},
@@ -37,6 +37,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(10);
 const LIMIT: Duration = Duration::from_mins(20);
 /// Readings of a device message: its metrics.
 const READINGS_EACH: u64 = 4;
+
+/// Nothing that runs beside a replay.
+type Nothing = std::future::Ready<Result<()>>;
 
 /// Asks, compares, filters and replays, as often as asked.
 pub(crate) async fn rounds(stack: &Stack, options: &Options, report: &mut Report) -> Result<()> {
@@ -112,7 +115,7 @@ async fn replay(stack: &Stack, options: &Options, report: &mut Report, round: u3
 
     let quiet = machine::quiet(options.quiet_wait()).await;
     let nobody = DeviceId::parse(&feed::device_name(DEVICES))?;
-    let (counts, cost) = run(stack, &services, Some(nobody), async { Ok(()) }).await?.0;
+    let (counts, cost) = run(stack, &services, Some(nobody), None::<Nothing>).await?.0;
     let sample = |measure: String, unit, count, cost| Sample {
         measure,
         round,
@@ -124,7 +127,8 @@ async fn replay(stack: &Stack, options: &Options, report: &mut Report, round: u3
     };
     report.add(sample(FILTER.to_owned(), "messages", counts.looked_at, cost));
 
-    let ((counts, cost), live) = run(stack, &services, None, latency::one(stack)).await?;
+    let ((counts, cost), live) = run(stack, &services, None, Some(latency::one(stack))).await?;
+    let live = live.unwrap_or_default();
     report.add(sample(REPLAY.to_owned(), "readings", counts.readings, cost.clone()));
     let requests = Requests::of(live, 0);
     let cost = Cost { requests, ..cost };
@@ -140,8 +144,8 @@ async fn run<T>(
     stack: &Stack,
     services: &Services,
     device: Option<DeviceId>,
-    beside: impl Future<Output = Result<T>>,
-) -> Result<((Counts, Cost), T)> {
+    beside: Option<impl Future<Output = Result<T>>>,
+) -> Result<((Counts, Cost), Option<T>)> {
     let spec = Spec {
         from: Timestamp::EPOCH,
         to: SystemClock.now().plus_micros(1),
@@ -153,7 +157,8 @@ async fn run<T>(
     let draft = Replay::new(spec, None, "bench".to_owned(), SystemClock.now());
     let id = replays::begin(&stack.admin, draft).await?.replay.id;
     let watched = services.watched(stack)?;
-    let mut beside = std::pin::pin!(beside);
+    let alone = beside.is_none();
+    let mut beside = std::pin::pin!(OptionFuture::from(beside));
     let (mut ended, mut begun, begun_waiting) = (None, None, Instant::now());
     let measured = loop {
         anyhow::ensure!(begun_waiting.elapsed() < LIMIT, "replay {id} is not done in {LIMIT:?}");
@@ -179,16 +184,18 @@ async fn run<T>(
         }
         if ended.is_none() {
             tokio::select! {
-                done = &mut beside => ended = Some(done?),
+                done = &mut beside, if !alone => ended = Some(done.transpose()?),
                 () = tokio::time::sleep(LOOK_EVERY) => {}
             }
         }
     };
-    let other = if let Some(ended) = ended {
-        ended
-    } else {
-        progress("the replay was done before what ran beside it");
-        beside.await?
+    let other = match ended {
+        Some(ended) => ended,
+        None if alone => None,
+        None => {
+            progress("the replay was done before what ran beside it");
+            beside.await.transpose()?
+        }
     };
     Ok((measured, other))
 }

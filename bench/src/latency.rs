@@ -16,7 +16,7 @@ use crate::{
 };
 use anyhow::{Context, Result};
 use domain::{Batch, Clock, SystemClock, Timestamp};
-use futures_util::StreamExt;
+use futures_util::{Stream, StreamExt, stream};
 use nats::{
     envelope,
     outcome::{self, Outcome},
@@ -27,12 +27,15 @@ use std::{
     thread,
     time::{Duration, Instant},
 };
+use tokio::{sync::mpsc, task::JoinSet};
 
 const PER_SECOND: u64 = 1_000;
 const SECONDS: u64 = 20;
 const MESSAGES: u64 = PER_SECOND * SECONDS;
 /// The same while history is processed again.
 pub(crate) const BESIDE_REPLAY: &str = "latency at 1,000 messages a second beside a replay";
+/// Messages that are read again at once.
+const READ_AT_ONCE: usize = 32;
 /// Longest wait for an announcement.
 const SILENCE: Duration = Duration::from_secs(10);
 
@@ -63,28 +66,51 @@ pub(crate) async fn rounds(stack: &Stack, options: &Options, report: &mut Report
 
 /// Milliseconds of each message until the later of both databases had it.
 pub(crate) async fn one(stack: &Stack) -> Result<Vec<f64>> {
-    let mut news = stack.admin.client.subscribe("outcome.>").await?;
+    let news = stack.admin.client.subscribe("outcome.>").await?.map(|news| news.payload);
     let port = stack.mosquitto.port();
     let publishing = tokio::task::spawn_blocking(move || publish(port));
-    // When each message of TELEMETRY was in each target.
-    let mut committed: BTreeMap<u64, Vec<Timestamp>> = BTreeMap::new();
-    let mut told = BTreeSet::new();
+    let (heard, committed) = mpsc::unbounded_channel();
+    // Looks at the clock and does nothing else: what is read again must not make it late.
+    let mut listening = JoinSet::new();
+    listening.spawn(listen(news, stack.targets.len(), heard));
+    let committed = stream::unfold(committed, async |mut committed| {
+        let next = tokio::time::timeout(SILENCE, committed.recv()).await;
+        Some((next.ok().flatten().context("ingest announces nothing more"), committed))
+    });
+    let read = |next: Result<(u64, Timestamp)>| async move {
+        let (sequence, now) = next?;
+        latencies(stack, sequence, now).await
+    };
+    let mut read = std::pin::pin!(committed.map(read).buffered(READ_AT_ONCE));
     let mut millis = Vec::new();
     while (millis.len() as u64) < MESSAGES {
-        let heard = tokio::time::timeout(SILENCE, news.next()).await;
-        let heard = heard.context("ingest announces nothing more")?.context("NATS is gone")?;
+        millis.extend(read.next().await.context("it never ends")??);
+    }
+    drop(listening);
+    publishing.await.context("the publisher panicked")??;
+    Ok(millis)
+}
+
+/// Tells when each message of `TELEMETRY` was in all targets.
+async fn listen(
+    mut news: impl Stream<Item = bytes::Bytes> + Unpin,
+    targets: usize,
+    heard: mpsc::UnboundedSender<(u64, Timestamp)>,
+) -> Result<()> {
+    let mut seen: BTreeMap<u64, usize> = BTreeMap::new();
+    let mut told = BTreeSet::new();
+    while let Some(message) = news.next().await {
         let now = SystemClock.now();
-        let Outcome { committed: sequences, .. } = outcome::read(&heard.payload)?;
+        let Outcome { committed: sequences, .. } = outcome::read(&message)?;
         for sequence in sequences {
-            let times = committed.entry(sequence).or_default();
-            times.push(now);
-            if times.len() == stack.targets.len() && told.insert(sequence) {
-                millis.extend(latencies(stack, sequence, now).await?);
+            let times = seen.entry(sequence).or_default();
+            *times += 1;
+            if *times == targets && told.insert(sequence) {
+                heard.send((sequence, now))?;
             }
         }
     }
-    publishing.await.context("the publisher panicked")??;
-    Ok(millis)
+    Ok(())
 }
 
 /// Of the readings in one message that both databases have.

@@ -6,6 +6,7 @@
 //! piece again, which changes nothing. Live readings go first: where they are late, a replay waits.
 
 mod again;
+mod flow;
 pub mod preview;
 
 use crate::{
@@ -21,6 +22,7 @@ use domain::{
     replay::{Counts, Rules, Spec, State},
     subject::Subject,
 };
+use flow::Flow;
 use futures_util::{StreamExt, stream};
 use nats::{
     PublishFault, Wire,
@@ -56,6 +58,8 @@ const PIECE_REMOVALS: usize = 5_000;
 const MESSAGE_REMOVALS: usize = 1_000;
 /// How often it is looked how late live readings are.
 const LAG_EVERY: Duration = Duration::from_millis(200);
+/// How often it is looked how much is on its way.
+const FLOW_EVERY: Duration = Duration::from_millis(20);
 /// A target that is further behind is away, in microseconds.
 const AWAY: i64 = 300_000_000;
 /// Who produces it: the last token of its subject.
@@ -81,8 +85,9 @@ pub(crate) async fn run(shared: Shared, settings: Settings) {
         match next(&shared, &settings, &mut first_open).await {
             Ok(Some(kept)) => {
                 let id = kept.replay.id;
-                let (named, looked) = (BTreeSet::new(), None);
-                let worker = Worker { shared: &shared, settings: &settings, kept, named, looked };
+                let (named, looked, flow) = (BTreeSet::new(), None, Flow::new(settings.lag));
+                let (shared, settings) = (&shared, &settings);
+                let worker = Worker { shared, settings, kept, named, looked, flow };
                 match worker.run().await {
                     Ok(()) => patience.moving(),
                     Err(fault) => tracing::warn!(replay = id, %fault, "a replay rests"),
@@ -169,6 +174,7 @@ struct Worker<'a> {
     /// Versions that replays before this one named.
     named: BTreeSet<u32>,
     looked: Option<Instant>,
+    flow: Flow,
 }
 
 impl Worker<'_> {
@@ -195,7 +201,8 @@ impl Worker<'_> {
             piece.done = sequence;
             piece.messages += 1;
             tokio::task::yield_now().await;
-            if piece.is_full() && !self.store(std::mem::take(&mut piece)).await? {
+            let large = piece.amount() >= self.flow.piece();
+            if (large || piece.is_full()) && !self.store(std::mem::take(&mut piece)).await? {
                 return Ok(());
             }
         }
@@ -256,13 +263,14 @@ impl Worker<'_> {
         self.let_live_readings_pass().await?;
         let Piece { done, counts, failure, orgs, .. } = piece;
         for (org, OrgPiece { groups, removals }) in orgs {
+            let (mut last, mut amount) = (0, removals.len() as u64);
             for batch in batches(groups, &removals) {
+                amount += batch.samples() as u64;
                 let message = message(&org, self.kept.replay.id, done, &batch);
-                let patience = self.patience();
-                until_stored(&self.shared.wire, message, &patience)
-                    .await
-                    .map_err(|_| Rest::Stopping)?;
+                let stored = until_stored(&self.shared.wire, message, &self.patience()).await;
+                last = stored.map_err(|_| Rest::Stopping)?.sequence();
             }
+            self.flow.send(org, last, amount, std::time::Instant::now());
         }
         failpoint::hit(failpoint::BEFORE_REPLAY_SAVED);
         let replay = &mut self.kept.replay;
@@ -299,31 +307,60 @@ impl Worker<'_> {
         self.save().await.map(drop)
     }
 
-    /// Waits while live readings are later in some target than they may be.
+    /// Waits while live readings are later in some target than they may be, or so much of the replay is on its
+    /// way that they would be.
     async fn let_live_readings_pass(&mut self) -> Result<(), Rest> {
-        if self.looked.is_some_and(|at| at.elapsed() < LAG_EVERY) {
-            return Ok(());
-        }
         let mut touched = Instant::now();
-        while let Some(late) = self.late().await {
+        loop {
+            let late = if self.looked.is_some_and(|at| at.elapsed() < LAG_EVERY) {
+                None
+            } else {
+                self.look().await;
+                self.late().await
+            };
+            if late.is_none() && self.flow.has_room() {
+                return Ok(());
+            }
             if self.shared.shutdown.is_cancelled() {
                 return Err(Rest::Stopping);
             }
             if touched.elapsed() > TOUCH {
-                self.kept.replay.waits = Some(late);
+                let full = || "what it gave before is on its way to the targets".to_owned();
+                self.kept.replay.waits = Some(late.unwrap_or_else(full));
                 if !self.save().await? {
                     return Err(ReplayFault::Conflict(self.kept.replay.id).into());
                 }
                 touched = Instant::now();
             }
-            sleep(LAG_EVERY).await;
+            sleep(FLOW_EVERY).await;
+            self.look().await;
         }
-        self.looked = Some(Instant::now());
-        Ok(())
+    }
+
+    /// Looks how far the targets are with what was sent. One that is away catches up by itself.
+    async fn look(&mut self) {
+        for org in self.flow.orgs() {
+            let mut done = u64::MAX;
+            for target in &self.settings.targets {
+                let position = outcome::position(&self.shared.wire, target, &org).await;
+                let position = match position {
+                    Ok(None) => continue,
+                    Ok(Some(position)) => position,
+                    // Nobody knows: it is looked again.
+                    Err(_) => return,
+                };
+                let Some(since) = position.waiting_since else { continue };
+                if SystemClock.now().micros() - since.micros() < AWAY {
+                    done = done.min(position.done);
+                }
+            }
+            self.flow.applied(&org, done, std::time::Instant::now());
+        }
     }
 
     /// Which target is too late, if one is.
-    async fn late(&self) -> Option<String> {
+    async fn late(&mut self) -> Option<String> {
+        self.looked = Some(Instant::now());
         let orgs = self.shared.directory.read().orgs();
         for target in &self.settings.targets {
             for org in &orgs {
@@ -368,6 +405,11 @@ impl Piece {
         self.messages >= PIECE_MESSAGES
             || self.bytes >= PIECE_BYTES
             || self.removals >= PIECE_REMOVALS
+    }
+
+    /// Readings and removals.
+    fn amount(&self) -> u64 {
+        self.counts.readings + self.counts.removals
     }
 
     fn add(&mut self, given: again::Again, device: &domain::DeviceId) {
