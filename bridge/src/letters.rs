@@ -29,7 +29,7 @@ use nats::{
 const AT_ONCE: usize = 64;
 
 /// Letters that are made of one that stands for many in one go, ...
-const UNFOLDED: usize = 1_000;
+const UNFOLDED: usize = 500;
 /// ... and on their way at once.
 const UNFOLDED_AT_ONCE: usize = 64;
 
@@ -151,7 +151,7 @@ async fn unfold(shared: &Shared, number: u64, letter: &Letter) -> Result<Redrive
     domain::failpoint::hit(domain::failpoint::BEFORE_LETTER_LEAVES);
     let rest = letters::take_out(wire, &subject, places).await.map_err(|fault| away(&fault))?;
     let numbers = filed.iter().map(nats::Fsynced::sequence).collect();
-    Ok(Redriven::Unfolded { numbers, rest })
+    Ok(Redriven::Unfolded { numbers, rest, subject })
 }
 
 /// A letter that failed again.

@@ -294,23 +294,34 @@ fn text(message: &Message) -> String {
 }
 
 /// Tries all letters again that lie there now: those that fail again lie behind them.
+/// Rounds over all letters, where some were gone when they were to be tried.
+const ROUNDS: u32 = 5;
+
 async fn by_filter(wire: &Wire, filter: &Filter, quiet: bool) -> anyhow::Result<Tally> {
-    let until = letters::newest(wire).await?;
-    let (mut tally, mut after, mut tried) = (Tally::default(), 0, 0);
-    loop {
-        let page = letters::page(wire, filter, (after, until), (PAGE, usize::MAX)).await?;
-        tried += page.letters.len();
-        let numbers: Vec<u64> = page.letters.iter().map(|filed| filed.number).collect();
-        tally.add(letters::redrive(wire, numbers).await);
-        if !quiet {
-            eprint!(
-                "\rtried again: {tried}, delivered {}, failed again {} ",
-                tally.delivered, tally.again
-            );
+    let (mut tally, mut tried) = (Tally::default(), 0);
+    // A letter that stands for many gets another number with each message that is put to it meanwhile.
+    for _ in 0..ROUNDS {
+        let (until, mut after) = (letters::newest(wire).await?, 0);
+        let gone = std::mem::take(&mut tally.gone);
+        loop {
+            let page = letters::page(wire, filter, (after, until), (PAGE, usize::MAX)).await?;
+            tried += page.letters.len();
+            let numbers: Vec<u64> = page.letters.iter().map(|filed| filed.number).collect();
+            tally.add(letters::redrive(wire, numbers).await);
+            if !quiet {
+                eprint!(
+                    "\rtried again: {tried}, delivered {}, failed again {} ",
+                    tally.delivered, tally.again
+                );
+            }
+            match page.next {
+                Some(next) => after = next,
+                None => break,
+            }
         }
-        match page.next {
-            Some(next) => after = next,
-            None => break,
+        if tally.gone == 0 || tally.again + tally.refused.len() > 0 {
+            tally.gone += gone;
+            break;
         }
     }
     if !quiet {

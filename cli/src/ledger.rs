@@ -27,7 +27,7 @@ others are there than were written, somebody changed them behind the platform's 
 
 `haystack verify --repair` applies messages that are unaccounted for again, and mends rows.
 
-Exit code 1: something is unaccounted for.")]
+Exit code 1: something is unaccounted for, or a target can't be asked.")]
 pub(crate) struct LedgerArgs {
     /// Only this hour (UTC), in which the stream accepted the readings [default: the last day]
     #[arg(long, value_parser = hour)]
@@ -76,8 +76,10 @@ pub(crate) async fn run(args: &LedgerArgs, globals: &Globals) -> anyhow::Result<
     let question = Question { wire: &wire, targets, orgs, register: &register, hours, rows };
     let mut ledger = question.ask().await?;
     if args.settle && !ledger.is_balanced() {
-        for (at, (target, (_, account))) in targets.iter().zip(&ledger.targets).enumerate() {
-            settle(&wire, *target, (at == 0).then_some(&ledger.raw), account).await?;
+        for (name, account) in &ledger.targets {
+            let Some(target) = targets.iter().find(|target| target.name == name) else { continue };
+            let raw = (name == config.primary().0).then_some(&ledger.raw);
+            settle(&wire, *target, raw, account).await?;
         }
         ledger = question.ask().await?;
     }
@@ -92,7 +94,8 @@ pub(crate) async fn run(args: &LedgerArgs, globals: &Globals) -> anyhow::Result<
     } else {
         print(&ledger, &directory);
     }
-    Ok(if ledger.is_balanced() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let good = ledger.is_balanced() && ledger.away.is_empty();
+    Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn print(ledger: &Ledger, directory: &Directory) {
@@ -108,9 +111,12 @@ fn print(ledger: &Ledger, directory: &Directory) {
         wrong(account, directory);
     }
     println!();
-    if ledger.is_balanced() {
+    for (name, why) in &ledger.away {
+        println!("{name} can't be asked: {why}");
+    }
+    if ledger.is_balanced() && ledger.away.is_empty() {
         println!("balanced: everything that was accepted is accounted for");
-    } else {
+    } else if !ledger.is_balanced() {
         println!("NOT balanced: `haystack verify --repair` mends what the streams still have");
     }
 }

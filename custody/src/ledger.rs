@@ -3,7 +3,7 @@
 
 use crate::{Fault, compare::Target};
 use domain::{
-    Batch, Clock, OrgId, OrgKey, SystemClock, Timestamp, Work,
+    Batch, Clock, OrgId, OrgKey, SystemClock, TargetName, Timestamp, Work,
     directory::Directory,
     ledger::Fates,
     raw::{Pack, STATUS, STATUS_KEPT},
@@ -27,8 +27,14 @@ use store::{
 
 /// An org's rows are counted without being asked where there are no more, over all orgs of a target.
 pub const QUICK_ROWS: i64 = 2_000_000;
+/// The same, of orgs.
+const QUICK_ORGS: usize = 200;
 /// Messages without a note of which it is told what they are.
-const NAMED: usize = 100;
+const NAMED: usize = 5_000;
+/// Looks at what is explained, each at some two hundred thousand messages.
+const ROUNDS: u32 = 20;
+/// Blocks are folded when they are so old, in microseconds: three hours.
+const FOLDED_AFTER: i64 = 3 * 3_600_000_000;
 /// Those of `RAW` without a letter that are read, to see whether they can give a reading.
 const READ: usize = 10_000;
 /// How long it is waited until what was normalized is applied, too: what is behind by more is on its way.
@@ -84,6 +90,8 @@ pub struct Hop {
 pub struct Account {
     /// From `TELEMETRY`.
     pub hop: Hop,
+    /// Everything up to this sequence is acknowledged: it is not delivered again.
+    pub done: u64,
     /// Readings by hour and org.
     pub hours: Vec<Hour>,
     /// Hours of any time with readings that have no fate (or two), and how many.
@@ -97,8 +105,10 @@ pub struct Account {
 pub struct Ledger {
     /// From `RAW` to `TELEMETRY`, by the primary.
     pub raw: Hop,
-    /// Each target, the primary first.
-    pub targets: Vec<(domain::TargetName, Account)>,
+    /// Each target that answers, the primary first.
+    pub targets: Vec<(TargetName, Account)>,
+    /// Those that do not, and why.
+    pub away: Vec<(TargetName, String)>,
 }
 
 fn now() -> Timestamp {
@@ -113,7 +123,7 @@ impl Hop {
 
     /// Whether nothing is missing.
     pub fn is_balanced(&self) -> bool {
-        self.unaccounted.is_empty()
+        self.unaccounted.is_empty() && !self.more
     }
 }
 
@@ -148,17 +158,30 @@ impl Question<'_> {
         let normalized = consumer.map_or(0, |consumer| consumer.done);
         let raw_last = retention::held(self.wire, RAW).await?.last;
         let behind = retention::held(self.wire, TELEMETRY).await?.last;
-        let (mut raw, mut targets) = (Hop::default(), Vec::new());
+        let (mut raw, mut targets, mut away) =
+            (Hop::all_in_flight(raw_last), Vec::new(), Vec::new());
         for (at, target) in self.targets.iter().enumerate() {
-            let since = ledger::since(target.database).await.map_err(target.fault())?;
-            if at == 0 {
-                let seen =
-                    if since.is_some() { self.catches_up(target, behind).await? } else { false };
-                raw = self.raw(target, since, (normalized, raw_last), seen).await?;
+            let asked = async {
+                let since = ledger::since(target.database).await.map_err(target.fault())?;
+                let raw = if at == 0 && since.is_some() {
+                    let seen = self.catches_up(target, behind).await?;
+                    Some(self.raw(target, since, (normalized, raw_last), seen).await?)
+                } else {
+                    None
+                };
+                Ok((raw, self.account(target, since).await?))
+            };
+            match asked.await {
+                Ok((found, account)) => {
+                    raw = found.unwrap_or(raw);
+                    targets.push((target.name.clone(), account));
+                }
+                // One that is away keeps nobody from seeing the others.
+                Err(Fault::Target(name, fault)) => away.push((name, fault.to_string())),
+                Err(fault) => return Err(fault),
             }
-            targets.push((target.name.clone(), self.account(target, since).await?));
         }
-        Ok(Ledger { raw, targets })
+        Ok(Ledger { raw, targets, away })
     }
 
     /// Up to which sequence a target has applied everything.
@@ -199,14 +222,22 @@ impl Question<'_> {
         // A stream that was made anew counts anew.
         let first = if since > last + 1 { 1 } else { since };
         let span = Span { stream: Noted::Raw, first, last: done, made };
-        let mut holes = span.holes(target.database).await.map_err(&fault)?;
-        let explained = self.explain(&holes.sequences).await?;
-        if !explained.is_empty() {
-            let (found, now): (Vec<u64>, _) = (explained.iter().copied().collect(), now());
-            let noted = span.settle(target.database, &found, Why::Explained, now).await;
-            noted.map_err(&fault)?;
-        }
-        holes.sequences.retain(|sequence| !explained.contains(sequence));
+        let mut rounds = 0;
+        let holes = loop {
+            let mut holes = span.holes(target.database).await.map_err(&fault)?;
+            let explained = self.explain(&holes.sequences).await?;
+            if !explained.is_empty() {
+                let (found, now): (Vec<u64>, _) = (explained.iter().copied().collect(), now());
+                let noted = span.settle(target.database, &found, Why::Explained, now).await;
+                noted.map_err(&fault)?;
+            }
+            holes.sequences.retain(|sequence| !explained.contains(sequence));
+            rounds += 1;
+            // What was explained makes room for more to be looked at.
+            if !holes.cut || explained.is_empty() || rounds >= ROUNDS {
+                break holes;
+            }
+        };
         self.hop(target, Span { last, ..span }, holes).await
     }
 
@@ -245,21 +276,20 @@ impl Question<'_> {
         let hours = ledger::hours(target.database, self.hours).await.map_err(&fault)?;
         let off = ledger::unbalanced(target.database).await.map_err(&fault)?;
         let rows = self.rows(target).await?;
-        Ok(Account { hop, hours, off, rows })
+        Ok(Account { hop, done, hours, off, rows })
     }
 
     async fn rows(&self, target: &Target<'_>) -> Result<Vec<(OrgRef, Rows)>, Fault> {
-        let fault = target.fault();
+        let counted = ledger::counted(target.database).await.map_err(target.fault())?;
+        let quick = counted.values().sum::<i64>() <= QUICK_ROWS && counted.len() <= QUICK_ORGS;
         let mut rows = Vec::with_capacity(self.orgs.len());
         for org in self.orgs {
-            let counted = ledger::rows(target.database, org, false).await.map_err(&fault)?;
-            rows.push((org.clone(), counted));
-        }
-        let all: i64 = rows.iter().map(|(_, rows)| rows.counted).sum();
-        if self.rows.unwrap_or(all <= QUICK_ROWS) {
-            for (org, rows) in &mut rows {
-                *rows = ledger::rows(target.database, org, true).await.map_err(&fault)?;
-            }
+            let found = if self.rows.unwrap_or(quick) {
+                ledger::rows(target.database, org).await.map_err(target.fault())?
+            } else {
+                Rows { counted: counted.get(&org.id).copied().unwrap_or(0), found: None }
+            };
+            rows.push((org.clone(), found));
         }
         Ok(rows)
     }
@@ -269,9 +299,12 @@ impl Question<'_> {
             span.sums(target.database).await.map_err(target.fault())?;
         let mut unaccounted = Vec::with_capacity(holes.sequences.len());
         for (at, sequence) in holes.sequences.into_iter().enumerate() {
-            let what =
-                if at < NAMED { self.what(span.stream, sequence).await? } else { String::new() };
-            unaccounted.push((sequence, what));
+            let what = if at < NAMED {
+                self.what(span.stream, sequence).await?
+            } else {
+                Some(String::new())
+            };
+            unaccounted.extend(what.map(|what| (sequence, what)));
         }
         let since = span.first;
         let accepted = (span.last + 1).saturating_sub(since);
@@ -281,24 +314,34 @@ impl Question<'_> {
         Ok(Hop { since, accepted, applied, explained, settled, in_flight, unaccounted, more })
     }
 
-    /// What is known of a message that nobody has noted.
-    async fn what(&self, stream: Noted, sequence: u64) -> Result<String, Fault> {
+    /// What is known of a message that nobody has noted; `None`: it is of an org that is not known here yet, so
+    /// nobody reads it yet.
+    async fn what(&self, stream: Noted, sequence: u64) -> Result<Option<String>, Fault> {
         let name = match stream {
             Noted::Raw => RAW,
             Noted::Telemetry => TELEMETRY,
         };
         let Some(subject) = subject_of(self.wire, name, sequence).await? else {
-            return Ok("the stream has it no more".to_owned());
+            return Ok(Some("the stream has it no more".to_owned()));
         };
-        match Subject::parse(&subject) {
-            Some(Subject::Telemetry { org, source }) => {
-                let known = self.orgs.iter().any(|it| it.key.as_str() == org);
-                let unknown = if known { "" } else { ", an org that is not known here" };
-                Ok(format!("from {source}, of org {org}{unknown}"))
-            }
-            _ => Ok(subject),
-        }
+        let Some(Subject::Telemetry { org, source }) = Subject::parse(&subject) else {
+            return Ok(Some(subject));
+        };
+        let known = self.orgs.iter().any(|it| it.key.as_str() == org);
+        Ok(known.then(|| format!("from {source}, of org {org}")))
     }
+}
+
+/// Makes the ledgers of targets smaller: what is old, and can't be delivered again.
+pub async fn fold(wire: &Wire, targets: &[Target<'_>], ledger: &Ledger) -> Result<(), Fault> {
+    let raw = inspect::consumer(wire, RAW, NORMALIZE).await?.map_or(0, |normalize| normalize.done);
+    let before = now().plus_micros(-FOLDED_AFTER);
+    for (name, account) in &ledger.targets {
+        let Some(target) = targets.iter().find(|target| target.name == name) else { continue };
+        let below = (account.done, raw);
+        while ledger::fold(target.database, below, before).await.map_err(target.fault())? {}
+    }
+    Ok(())
 }
 
 /// Applies messages again that a target has not noted, where the stream still has them: by the merge rule, like
@@ -364,6 +407,9 @@ pub async fn settle(
         if rows.found.is_some_and(|found| found != rows.counted) {
             ledger::settle_rows(target.database, org).await.map_err(&fault)?;
         }
+    }
+    if !account.off.is_empty() {
+        ledger::settle_fates(target.database).await.map_err(&fault)?;
     }
     Ok(())
 }

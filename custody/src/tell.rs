@@ -189,6 +189,8 @@ pub fn ledger_as_json(ledger: &Ledger, directory: &Directory) -> Value {
     };
     json!({
         "balanced": ledger.is_balanced(),
+        "away": ledger.away.iter().map(|(name, why)| json!({ "target": name, "why": why }))
+            .collect::<Vec<_>>(),
         "normalize": hop_as_json(&ledger.raw),
         "targets": ledger.targets.iter().map(target).collect::<Vec<_>>(),
     })

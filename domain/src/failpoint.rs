@@ -19,6 +19,8 @@ pub const BEFORE_LEDGER: &str = "ingest.before_ledger";
 pub const BEFORE_TELEMETRY_ACK: &str = "ingest.before_telemetry_ack";
 /// After an archive's COMMIT, before `RAW` is told.
 pub const BEFORE_ARCHIVE_ACK: &str = "archive.before_raw_ack";
+/// A letter that stands for many is full and closed, before another takes its place.
+pub const AFTER_MANY_CLOSED: &str = "letters.after_many_closed";
 /// What a letter gives is stored, before the letter is taken out of `DEAD`.
 pub const BEFORE_LETTER_LEAVES: &str = "letters.before_letter_leaves";
 /// What a replay gives is stored, before it is noted how far it is.
@@ -29,7 +31,7 @@ pub const MID_COPY: &str = "store.mid_copy";
 pub const BEFORE_STATE_SAVE: &str = "simulator.before_state_save";
 
 /// All of them.
-pub const ALL: [&str; 12] = [
+pub const ALL: [&str; 13] = [
     BEFORE_PUBACK,
     BEFORE_ASSEMBLED,
     BEFORE_PARTS_REMOVED,
@@ -38,6 +40,7 @@ pub const ALL: [&str; 12] = [
     BEFORE_LEDGER,
     BEFORE_TELEMETRY_ACK,
     BEFORE_ARCHIVE_ACK,
+    AFTER_MANY_CLOSED,
     BEFORE_LETTER_LEAVES,
     BEFORE_REPLAY_SAVED,
     MID_COPY,

@@ -37,7 +37,7 @@ impl Fates {
 
     /// Takes readings out of a message that was there twice.
     fn met_themselves(&mut self, mut readings: u64) {
-        for fate in [&mut self.superseded, &mut self.dead] {
+        for fate in [&mut self.superseded, &mut self.dead, &mut self.duplicate] {
             let taken = readings.min(*fate);
             *fate -= taken;
             readings -= taken;
@@ -182,7 +182,7 @@ impl Page {
     }
 
     /// By hour and block, with what became of the work's own readings. Where one piece of work spans several
-    /// hours, it is not known which of them the superseded were of: the last ones.
+    /// hours, it is not known which of them the superseded were of: the first ones.
     pub fn entries(&self, fates: Fates) -> Vec<Entry> {
         let mut all = self.before;
         all += fates;
@@ -201,7 +201,7 @@ impl Page {
             let key = (hour_of(message.position.stored_at), message.position.sequence / BLOCK);
             sorted.entry(key).or_default().push(message);
         }
-        let last = sorted.len().saturating_sub(1);
+        // The newest first: what was delivered again, and was stored before, is older.
         let entry = |(at, ((hour, block), messages)): (usize, (_, Vec<Message>))| {
             let mut bits = Bits([0; WORDS]);
             for message in &messages {
@@ -211,11 +211,14 @@ impl Page {
             let messages: Vec<_> =
                 messages.iter().map(|message| (place(message), message.readings)).collect();
             let readings = messages.iter().map(|(_, readings)| u64::from(*readings)).sum();
-            // The last takes what is left, too: a sum that is wrong must not look right.
-            let fates = if at == last { all } else { all.take(readings) };
+            // The oldest takes what is left, too: a sum that is wrong must not look right.
+            let fates = if at == 0 { all } else { all.take(readings) };
             Entry { hour, block, bits, messages, fates }
         };
-        sorted.into_iter().enumerate().map(entry).collect()
+        let sorted: Vec<_> = sorted.into_iter().enumerate().collect();
+        let mut entries: Vec<Entry> = sorted.into_iter().rev().map(entry).collect();
+        entries.reverse();
+        entries
     }
 
     /// Messages of `RAW` from which something came: hour, block, bits.
@@ -268,7 +271,7 @@ mod tests {
         assert_eq!(told, expected);
         assert_eq!(entries[1].bits.text(), format!("11{}", "0".repeat(1_022)));
         let sums: Vec<_> = entries.iter().map(|entry| entry.fates.sum()).collect();
-        assert_eq!((sums, entries[2].fates.superseded), (vec![1, 5, 4], 1));
+        assert_eq!((sums, entries[0].fates.superseded), (vec![1, 5, 4], 1));
         let origins: Vec<_> = page.origins().map(|(_, block, bits)| (block, bits.text())).collect();
         assert_eq!(origins.len(), 1);
         assert_eq!(origins[0].1.matches('1').count(), 4);
@@ -292,8 +295,8 @@ mod tests {
         let page = page(&[(1, 2, 3), (2, 3, 3)]);
         let entries = page.entries(Fates { stored: 5, ..Fates::default() });
         let sums: Vec<_> = entries.iter().map(|entry| entry.fates.sum()).collect();
-        assert_eq!(sums, [3, 2]);
+        assert_eq!(sums, [2, 3]);
         let more = page.entries(Fates { stored: 7, ..Fates::default() });
-        assert_eq!(more[1].fates.sum(), 4);
+        assert_eq!(more[0].fates.sum(), 4);
     }
 }

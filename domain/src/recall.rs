@@ -121,5 +121,7 @@ pub enum Redriven {
         numbers: Vec<u64>,
         /// The number of what stands for the rest.
         rest: Option<u64>,
+        /// Where that lies, whatever its number is meanwhile.
+        subject: String,
     },
 }

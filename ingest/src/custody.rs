@@ -77,6 +77,11 @@ impl Custody {
         Ok(self.attached(&register))
     }
 
+    /// All of them.
+    pub(crate) fn all(&self) -> Vec<Target<'_>> {
+        self.targets.iter().map(|(name, database)| Target { name, database }).collect()
+    }
+
     /// The same by a register that was read.
     pub(crate) fn attached(&self, register: &Register) -> Vec<Target<'_>> {
         let gone =

@@ -2,9 +2,10 @@
 
 use crate::{custody::Custody, target::Target};
 use custody::ledger::{Account, Hop, Ledger};
-use domain::{Clock, SystemClock, TargetName, ledger::hour_of};
+use domain::{Clock, OrgKey, SystemClock, TargetName, ledger::hour_of};
 use metrics::gauge;
 use nats::{
+    history,
     inspect::{self, NORMALIZE},
     model::{self, ModelFault},
     retention,
@@ -12,7 +13,7 @@ use nats::{
     streams::{RAW, TELEMETRY},
 };
 use std::{sync::Arc, time::Duration};
-use store::ledger::{self, Since};
+use store::ledger::{self, Noted, Since, Span, Why};
 use tokio_util::sync::CancellationToken;
 
 /// How often it is looked whether the ledger balances.
@@ -46,29 +47,38 @@ pub(crate) async fn begin(target: &Target) -> bool {
     }
 }
 
-/// From where on everything is noted: behind what was delivered before there was a ledger.
+/// From where on everything is noted: behind what was delivered before there was a ledger. A target that has no
+/// consumer, as after it was detached, is given what the stream still has.
 async fn begin_once(target: &Target) -> Result<(), Fault> {
-    let own = format!("ingest-{}-", target.name);
     let consumers = inspect::consumers(&target.wire, TELEMETRY).await?;
-    let own = consumers.iter().filter(|(name, _)| name.starts_with(&own));
+    let prefix = format!("ingest-{}-", target.name);
+    // Names of targets may hold what parts them from orgs' keys; those may not.
+    let own = |name: &str| name.strip_prefix(&prefix).is_some_and(|key| OrgKey::parse(key).is_ok());
+    let own = consumers.iter().filter(|(name, _)| own(name));
     let delivered = own.map(|(_, consumer)| consumer.delivered).max();
-    let first = retention::held(&target.wire, TELEMETRY).await?.first;
-    if ledger::since(&target.database).await?.is_some() {
-        // Without a consumer, as after it was detached: it is given what the stream still has.
-        if delivered.is_none() {
-            ledger::begin_later(&target.database, first).await?;
-        }
+    let known = ledger::since(&target.database).await?.is_some();
+    if known && delivered.is_some() {
         return Ok(());
     }
-    let delivered = delivered.unwrap_or(0);
-    let telemetry = first.max(delivered + 1).max(1);
+    let held = retention::held(&target.wire, TELEMETRY).await?;
+    let telemetry = held.first.max(delivered.unwrap_or(0) + 1).max(1);
     let raw = if telemetry == 1 {
         1
     } else {
         let normalize = inspect::consumer(&target.wire, RAW, NORMALIZE).await?;
         normalize.map_or(0, |normalize| normalize.delivered) + 1
     };
-    Ok(ledger::begin(&target.database, Since { telemetry, raw }).await?)
+    let since = Since { telemetry, raw };
+    if known {
+        ledger::begin_later(&target.database, since).await?;
+    } else {
+        ledger::begin(&target.database, since).await?;
+    }
+    // What was taken out of the middle, as of an org that was ahead of others, is not given to it either.
+    let gone = retention::taken_out(&target.wire, TELEMETRY).await?;
+    let made = history::made(&target.wire, TELEMETRY).await?;
+    let span = Span { stream: Noted::Telemetry, first: telemetry, last: held.last, made };
+    Ok(span.settle(&target.database, &gone, Why::Explained, SystemClock.now()).await?)
 }
 
 /// Looks again and again whether all targets' ledgers balance, until shutdown.
@@ -78,11 +88,16 @@ pub(crate) async fn watch(custody: Arc<Custody>, shutdown: CancellationToken) {
             () = shutdown.cancelled() => return,
             () = tokio::time::sleep(EVERY) => {}
         }
-        match tokio::time::timeout(PATIENCE, look(&custody)).await {
-            Ok(Ok(ledger)) => tell(&ledger),
+        let round = async {
+            let ledger = look(&custody).await?;
+            tell(&ledger);
+            custody::ledger::fold(&custody.wire, &custody.all(), &ledger).await
+        };
+        match tokio::time::timeout(PATIENCE, round).await {
+            Ok(Ok(())) => {}
             // What is away says so itself.
             Ok(Err(fault)) => tracing::debug!(%fault, "the ledger was not looked at"),
-            Err(_) => tracing::debug!("the ledger was not looked at in time"),
+            Err(_) => tracing::warn!("the ledger was not looked at within {PATIENCE:?}"),
         }
     }
 }
@@ -96,6 +111,9 @@ async fn look(custody: &Custody) -> Result<Ledger, custody::Fault> {
 fn tell(ledger: &Ledger) {
     if let Some((primary, _)) = ledger.targets.first() {
         tell_hop("normalize", primary, &ledger.raw);
+        if !ledger.raw.is_balanced() {
+            tracing::error!("messages of RAW are unaccounted for: `haystack ledger` names them");
+        }
     }
     for (target, account) in &ledger.targets {
         tell_hop("ingest", target, &account.hop);
@@ -105,6 +123,8 @@ fn tell(ledger: &Ledger) {
         let labels = [("target", target.to_string())];
         gauge!("haystack_ledger_unaccounted_readings", &labels).set(readings as f64);
         gauge!("haystack_ledger_unaccounted_rows", &labels).set(rows.sum::<u64>() as f64);
+        let now = SystemClock.now().micros() as f64 / 1e6;
+        gauge!("haystack_ledger_looked_at_seconds", &labels).set(now);
         if !account.is_balanced() {
             tracing::error!(%target, "the ledger does not balance: `haystack ledger` says where");
         }

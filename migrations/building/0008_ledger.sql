@@ -3,8 +3,9 @@
 
 -- Messages of TELEMETRY, by org, by the hour in which the stream stored them, and by blocks of 1,024
 -- sequences. A message whose bit is set was counted, and is not counted again when it is delivered again.
--- Two numbers that no org has: 0 has messages of which nothing can come (letters say why), -1 those that
--- somebody settled by hand.
+-- Numbers that no org has: 0 has messages of which nothing can come (letters say why), -1 those that
+-- somebody settled by hand, -2 those of all orgs in blocks that are folded. An org's sums of folded blocks stand
+-- in block -1.
 create table core.ledger (
     org_id integer not null,
     hour timestamptz not null,
@@ -100,6 +101,50 @@ returns void language sql as $$
     where l.seen <> (l.seen | excluded.seen);
 $$;
 
+-- Folds blocks below one in which nothing can be delivered again: an org keeps its sums, and the bits of all orgs
+-- stand in one row a block. Gives how many blocks it folded, `most` at most.
+create function core.fold_ledger(below bigint, origins_below bigint, before timestamptz, most integer)
+returns integer language plpgsql as $$
+declare
+    blocks bigint[];
+    folded integer;
+begin
+    -- One at a time.
+    perform pg_advisory_xact_lock(1213399045, 0);
+    select array_agg(b.block) into blocks from (
+        select l.block from core.ledger l where l.org_id > 0 and l.block >= 0 and l.block < below
+        group by l.block having max(l.hour) < before order by l.block limit most) b;
+    folded := coalesce(cardinality(blocks), 0);
+    if folded > 0 then
+        insert into core.ledger as l
+        select -2, max(o.hour), o.block, bit_or(o.seen), 0, 0, 0, 0, 0, 0, 0
+        from core.ledger o where o.org_id > 0 and o.block = any (blocks) group by o.block
+        on conflict (org_id, hour, block) do update set seen = l.seen | excluded.seen;
+        insert into core.ledger as l
+        select o.org_id, o.hour, -1, 0::bit(1024), sum(o.messages), sum(o.readings), sum(o.stored),
+            sum(o.superseded), sum(o.duplicate), sum(o.deleted), sum(o.dead)
+        from core.ledger o where o.org_id > 0 and o.block = any (blocks) group by o.org_id, o.hour
+        on conflict (org_id, hour, block) do update set messages = l.messages + excluded.messages,
+            readings = l.readings + excluded.readings, stored = l.stored + excluded.stored,
+            superseded = l.superseded + excluded.superseded,
+            duplicate = l.duplicate + excluded.duplicate, deleted = l.deleted + excluded.deleted,
+            dead = l.dead + excluded.dead;
+        delete from core.ledger where org_id > 0 and block = any (blocks);
+    end if;
+    select array_agg(b.block) into blocks from (
+        select l.block from core.ledger_origins l where l.org_id > 0 and l.block < origins_below
+        group by l.block having max(l.hour) < before order by l.block limit most) b;
+    if cardinality(blocks) > 0 then
+        insert into core.ledger_origins as l
+        select -2, max(o.hour), o.block, bit_or(o.seen)
+        from core.ledger_origins o where o.org_id > 0 and o.block = any (blocks) group by o.block
+        on conflict (org_id, hour, block) do update set seen = l.seen | excluded.seen;
+        delete from core.ledger_origins where org_id > 0 and block = any (blocks);
+        folded := folded + cardinality(blocks);
+    end if;
+    return folded;
+end $$;
+
 -- Notes that an org's values table has so many rows more, or fewer.
 create function core.note_rows(org integer, more bigint) returns void language sql as $$
     insert into core.ledger_rows as l (org_id, counted) values (org, more)
@@ -108,7 +153,8 @@ $$;
 
 revoke execute on function
     core.note_messages(integer, timestamptz, bigint, bit, integer[], integer[], bigint[]),
-    core.note_origins(integer, timestamptz, bigint, bit), core.note_rows(integer, bigint) from public;
+    core.note_origins(integer, timestamptz, bigint, bit), core.note_rows(integer, bigint),
+    core.fold_ledger(bigint, bigint, timestamptz, integer) from public;
 
 -- What is there already.
 do $$
@@ -145,7 +191,8 @@ begin
     grant execute on function core.refresh_history() to haystack_ingest;
     grant execute on function
         core.note_messages(integer, timestamptz, bigint, bit, integer[], integer[], bigint[]),
-        core.note_origins(integer, timestamptz, bigint, bit), core.note_rows(integer, bigint)
+        core.note_origins(integer, timestamptz, bigint, bit), core.note_rows(integer, bigint),
+        core.fold_ledger(bigint, bigint, timestamptz, integer)
         to haystack_ingest;
     -- `doctor` compares the migrations that were applied.
     grant select on core.schema_migrations, core.archive_policy, core.telemetry_history

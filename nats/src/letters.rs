@@ -292,17 +292,42 @@ impl Tally {
 
 /// Tries letters again, some at once.
 pub async fn redrive(wire: &Wire, numbers: impl IntoIterator<Item = u64>) -> Tally {
-    let (mut tally, mut todo): (_, Vec<u64>) = (Tally::default(), numbers.into_iter().collect());
-    while !todo.is_empty() {
+    let (mut tally, mut todo) = (Tally::default(), numbers.into_iter().collect::<Vec<u64>>());
+    let mut rests: Vec<Rest> = Vec::new();
+    loop {
+        let tried = todo.len();
         let (more, unfolded) = redrive_all(wire, std::mem::take(&mut todo)).await;
+        let hopeless = tried > MANY_TRIED && more.again > tried / 2;
         tally.add(more);
-        todo = unfolded;
+        for (numbers, rest) in unfolded {
+            todo.extend(numbers);
+            rests.extend(rest);
+        }
+        if !todo.is_empty() {
+            continue;
+        }
+        let Some((number, subject)) = rests.pop() else { return tally };
+        if hopeless {
+            let text = "most of the messages that it stood for failed again: mend what is wrong with \
+                        them, then try it again";
+            tally.refused.push((number, Refusal::new(409, text)));
+            continue;
+        }
+        // Its number changes with each message that is put to it.
+        match many::number_of(wire, &subject).await {
+            Ok(number) => todo.extend(number),
+            Err(fault) => tally.refused.push((number, Refusal::new(503, fault.to_string()))),
+        }
     }
-    tally
 }
 
+/// What is left of a letter that stood for many: its number, and its subject.
+type Rest = (u64, String);
+/// From so many on it shows whether what came out of such a letter fails again.
+const MANY_TRIED: usize = 100;
+
 /// The same, of letters by themselves; those that came out of letters that stood for many.
-async fn redrive_all(wire: &Wire, numbers: Vec<u64>) -> (Tally, Vec<u64>) {
+async fn redrive_all(wire: &Wire, numbers: Vec<u64>) -> (Tally, Vec<(Vec<u64>, Option<Rest>)>) {
     let answers = stream::iter(numbers).map(|number| async move {
         let asked = Ask::Redrive { number };
         let mut tries = 0;
@@ -325,8 +350,8 @@ async fn redrive_all(wire: &Wire, numbers: Vec<u64>) -> (Tally, Vec<u64>) {
             Ok(Told::Redriven(Redriven::Delivered)) => tally.delivered += 1,
             Ok(Told::Redriven(Redriven::Again { .. })) => tally.again += 1,
             Ok(Told::Redriven(Redriven::Waiting { .. })) => tally.waiting += 1,
-            Ok(Told::Redriven(Redriven::Unfolded { numbers, rest })) => {
-                unfolded.extend(numbers.into_iter().chain(rest));
+            Ok(Told::Redriven(Redriven::Unfolded { numbers, rest, subject })) => {
+                unfolded.push((numbers, rest.map(|number| (number, subject))));
             }
             Ok(Told::Shown(_) | Told::Dropped) => {
                 let text = "a bridge of another release answered something else";

@@ -47,6 +47,13 @@ pub async fn held(wire: &Wire, stream: &str) -> Result<Held, ModelFault> {
     })
 }
 
+/// Sequences between a stream's first and last that it has not any more.
+pub async fn taken_out(wire: &Wire, stream: &str) -> Result<Vec<u64>, ModelFault> {
+    let stream = wire.jetstream.get_stream_no_info(stream).await.map_err(server)?;
+    let found = stream.info_builder().with_deleted(true).fetch().await.map_err(server)?;
+    Ok(found.info.state.deleted.unwrap_or_default())
+}
+
 /// Everything up to this sequence was stored before a moment.
 pub async fn aged(
     wire: &Wire,

@@ -143,12 +143,14 @@ async fn declare_one(wire: &Wire, wanted: Config) -> Result<(), StreamFault> {
         Err(error) => return Err(server(&name)(error.into())),
     };
     incompatible(&found, &wanted)?;
-    let changeable = |config: &Config| (config.max_bytes, config.duplicate_window, config.discard);
+    let changeable = |config: &Config| {
+        (config.max_bytes, config.duplicate_window, config.discard, config.allow_rollup)
+    };
     if changeable(&found) == changeable(&wanted) {
         return Ok(());
     }
-    let Config { max_bytes, duplicate_window, discard, .. } = wanted;
-    let updated = Config { max_bytes, duplicate_window, discard, ..found };
+    let Config { max_bytes, duplicate_window, discard, allow_rollup, .. } = wanted;
+    let updated = Config { max_bytes, duplicate_window, discard, allow_rollup, ..found };
     let updated = wire.jetstream.update_stream(updated).await;
     updated.map(drop).map_err(|error| server(&name)(error.into()))
 }

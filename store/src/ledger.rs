@@ -14,7 +14,7 @@ use domain::{
     ledger::{BLOCK, Fates, blocks, hour_of},
 };
 use sqlx::AssertSqlSafe;
-use std::fmt::Write as _;
+use std::{collections::BTreeMap, fmt::Write as _};
 
 /// A stream whose messages are noted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,9 +104,13 @@ pub async fn begin(database: &Database, since: Since) -> Result<(), Fault> {
 }
 
 /// Lets the ledger begin later, where a target is not given what was before.
-pub async fn begin_later(database: &Database, telemetry: u64) -> Result<(), Fault> {
-    let sql = "update core.ledger_since set telemetry = $1 where telemetry < $1";
-    let moved = sqlx::query(sql).bind(telemetry.cast_signed()).execute(&database.pool);
+pub async fn begin_later(database: &Database, since: Since) -> Result<(), Fault> {
+    let sql =
+        "update core.ledger_since set telemetry = greatest(telemetry, $1), raw = greatest(raw, $2)";
+    let moved = sqlx::query(sql)
+        .bind(since.telemetry.cast_signed())
+        .bind(since.raw.cast_signed())
+        .execute(&database.pool);
     answered(database.patience(false), moved).await?;
     Ok(())
 }
@@ -188,7 +192,7 @@ impl Span {
             "select coalesce(sum(bit_count(own)), 0)::bigint, \
                 coalesce(sum(bit_count(explained & ~own)), 0)::bigint, \
                 coalesce(sum(bit_count(settled & ~own & ~explained)), 0)::bigint \
-             from (select coalesce(bit_or(seen) filter (where org_id > 0), 0::bit(1024)) as own, \
+             from (select coalesce(bit_or(seen) filter (where org_id > 0 or org_id = -2), 0::bit(1024)) as own, \
                 coalesce(bit_or(seen) filter (where org_id = 0), 0::bit(1024)) as explained, \
                 coalesce(bit_or(seen) filter (where org_id = -1), 0::bit(1024)) as settled \
                 from {} where block between $1 and $2 and hour >= $3 group by block) blocks",
@@ -277,33 +281,55 @@ pub async fn unbalanced(database: &Database) -> Result<Vec<(OrgId, Timestamp, i6
     found.into_iter().map(|(org, hour, off)| Ok((OrgId(org), moment(hour)?, off))).collect()
 }
 
-/// How many rows an org has, by the ledger, and where `look` says so, by counting them: of one moment, beside
-/// writers.
-pub async fn rows(database: &Database, org: &OrgRef, look: bool) -> Result<Rows, Fault> {
+/// How many rows each org has, by the ledger.
+pub async fn counted(database: &Database) -> Result<BTreeMap<OrgId, i64>, Fault> {
+    let asked =
+        sqlx::query_as("select org_id, counted from core.ledger_rows").fetch_all(&database.pool);
+    let found: Vec<(i32, i64)> = answered(database.patience(false), asked).await?;
+    Ok(found.into_iter().map(|(org, rows)| (OrgId(org), rows)).collect())
+}
+
+/// How many rows an org has, by the ledger and by counting them: of one moment, beside writers.
+pub async fn rows(database: &Database, org: &OrgRef) -> Result<Rows, Fault> {
     let asked = sqlx::query_scalar("select to_regclass($1) is not null").bind(org.values());
-    let there = answered(database.patience(false), asked.fetch_one(&database.pool));
+    let there = answered(database.patience(false), asked.fetch_one(&database.pool)).await?;
     // An org that is new here has no table yet.
-    let found = if look && there.await? {
-        format!("(select count(*) from {})", org.values())
-    } else {
-        "null".to_owned()
-    };
+    let found =
+        if there { format!("(select count(*) from {})", org.values()) } else { "0".to_owned() };
     let sql = format!(
         "select coalesce((select counted from core.ledger_rows where org_id = $1), 0), {found}::bigint"
     );
     let mut connection = database.borrow().await?;
     unlimited(&mut connection.held).await?;
-    let (counted, found): (i64, Option<i64>) =
+    let (counted, found): (i64, i64) =
         sqlx::query_as(AssertSqlSafe(sql)).bind(org.id.0).fetch_one(&mut *connection.held).await?;
     sqlx::raw_sql("commit").execute(&mut *connection.held).await?;
     connection.give_back();
-    Ok(Rows { counted, found })
+    Ok(Rows { counted, found: Some(found) })
+}
+
+/// Folds what is below blocks in which nothing can be delivered again, of hours before one; whether there is
+/// more.
+pub async fn fold(
+    database: &Database,
+    (below, origins_below): (u64, u64),
+    before: Timestamp,
+) -> Result<bool, Fault> {
+    const MOST: i32 = 200;
+    let asked = sqlx::query_scalar("select core.fold_ledger($1, $2, $3, $4)")
+        .bind((below / BLOCK).cast_signed())
+        .bind((origins_below / BLOCK).cast_signed())
+        .bind(hour_of(before).to_chrono())
+        .bind(MOST)
+        .fetch_one(&database.pool);
+    let folded: i32 = answered(database.patience(false), asked).await?;
+    Ok(folded >= MOST)
 }
 
 /// Makes the ledger say as many rows as there are, after somebody made sure that they are right. How many more
 /// there are now.
 pub async fn settle_rows(database: &Database, org: &OrgRef) -> Result<i64, Fault> {
-    let Rows { counted, found } = rows(database, org, true).await?;
+    let Rows { counted, found } = rows(database, org).await?;
     let more = found.unwrap_or(counted) - counted;
     if more != 0 {
         let settled = sqlx::query("select core.note_rows($1, $2)")
@@ -313,4 +339,15 @@ pub async fn settle_rows(database: &Database, org: &OrgRef) -> Result<i64, Fault
         answered(database.patience(false), settled).await?;
     }
     Ok(more)
+}
+
+/// Takes the fates of readings as they are, where there are more or fewer than readings.
+pub async fn settle_fates(database: &Database) -> Result<(), Fault> {
+    let settled = sqlx::query(
+        "update core.ledger set readings = stored + superseded + duplicate + deleted + dead \
+         where readings <> stored + superseded + duplicate + deleted + dead",
+    )
+    .execute(&database.pool);
+    answered(database.patience(false), settled).await?;
+    Ok(())
 }

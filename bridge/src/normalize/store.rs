@@ -51,10 +51,11 @@ async fn store_letters(shared: &Shared, letters: Vec<Letter>) -> Result<(), Stop
         .buffer_unordered(MAX_LETTERS_IN_FLIGHT)
         .try_collect::<()>()
         .await?;
-    for letters in past.into_values() {
-        put_together(shared, &letters).await?;
-    }
-    Ok(())
+    stream::iter(past.into_values())
+        .map(|letters| async move { put_together(shared, &letters).await })
+        .buffer_unordered(MAX_PARTS_IN_FLIGHT)
+        .try_collect()
+        .await
 }
 
 async fn put_together(shared: &Shared, letters: &[Letter]) -> Result<(), Stopped> {

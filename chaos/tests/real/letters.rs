@@ -370,8 +370,11 @@ async fn letters_past_the_quota_become_one_and_all_of_them_arrive() {
     let failpoint = Failpoint { name: failpoint::BEFORE_RAW_ACK, passes: 2 };
     let mut doomed = platform.doomed("bridge", failpoint);
     let _ingest = platform.service("ingest");
+    let closed = Failpoint { name: failpoint::AFTER_MANY_CLOSED, passes: 0 };
     let dying = async {
         doomed.died_at(failpoint).await;
+        // The next one dies when the first letter for many is full.
+        platform.doomed("bridge", closed).died_at(closed).await;
         platform.service("bridge")
     };
     let ((), bridge) =
@@ -385,7 +388,8 @@ async fn letters_past_the_quota_become_one_and_all_of_them_arrive() {
     .await;
     // What the first bridge had filed is known to the second; a look now and then is not a count.
     assert!((2..=4 * QUOTA as usize).contains(&found.len()), "{} letters", found.len());
-    assert_eq!(found.iter().filter(|letter| messages(letter) > 1).count(), 1, "{found:?}");
+    let many = found.iter().filter(|letter| messages(letter) > 1).count();
+    assert!((2..=6).contains(&many), "{found:?}");
     let by_stage = listed(&platform, &["--stage", "normalize", "--reason", "unknown_device"]);
     assert_eq!(by_stage.len(), found.len());
     platform.balances().await;

@@ -49,6 +49,14 @@ async fn streams_are_declared_again_and_never_deleted() {
     let larger = Limits { readings: 1 << 30, others: 1 << 20, ..Limits::default() };
     streams::declare(&admin, &larger).await.expect("limits may change");
     assert_eq!(nats::inspect::stream(&admin, "RAW").await.unwrap().max_bytes, 1 << 30);
+    // As an earlier release declared it.
+    let mut dead = admin.jetstream.get_stream("DEAD").await.unwrap().cached_info().config.clone();
+    assert!(dead.allow_rollup);
+    dead.allow_rollup = false;
+    if admin.jetstream.update_stream(dead).await.is_ok() {
+        streams::declare(&admin, &larger).await.expect("it may change");
+    }
+    assert!(admin.jetstream.get_stream("DEAD").await.unwrap().cached_info().config.allow_rollup);
     let mut raw = admin.jetstream.get_stream("RAW").await.unwrap().cached_info().config.clone();
     raw.subjects.push("elsewhere".to_owned());
     admin.jetstream.update_stream(raw).await.unwrap();

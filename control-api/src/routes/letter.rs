@@ -284,7 +284,7 @@ async fn redrive_letter(
     };
     let tried = match redriven {
         Redriven::Delivered => Tried { delivered: 1, ..Tried::default() },
-        Redriven::Unfolded { numbers, rest } => {
+        Redriven::Unfolded { numbers, rest, .. } => {
             Tried::of(letters::redrive(&model::wire(&api, &caller), numbers).await, rest)
         }
         Redriven::Again { number, .. } => {

@@ -10,7 +10,7 @@ use crate::{
 };
 use async_nats::jetstream::stream::DirectGetErrorKind;
 use domain::{
-    Letter,
+    Letter, failpoint,
     letter::{Place, place_of},
 };
 use std::{
@@ -24,7 +24,7 @@ pub(super) const MANY: &str = "Haystack-Many";
 /// Replaces all earlier messages of the subject.
 const ROLLUP: (&str, &str) = ("Nats-Rollup", "sub");
 /// Messages that one letter names; then it is closed, and another begins.
-pub const MOST_PLACES: usize = 20_000;
+pub const MOST_PLACES: usize = 2_000;
 /// Tries of a change, each lost to another writer.
 const TRIES: u32 = 20;
 
@@ -54,7 +54,8 @@ pub async fn put_together(wire: &Wire, letters: &[Letter]) -> Result<(), Publish
         if all.len() > MOST_PLACES
             && let Some((_, full)) = there
         {
-            close(wire, &subject, &full).await?;
+            close(wire, &subject, number, &full).await?;
+            failpoint::hit(failpoint::AFTER_MANY_CLOSED);
             all.clone_from(&places);
         }
         match replace(wire, &subject, number, &newest.together(all.into_iter().collect())).await {
@@ -65,11 +66,11 @@ pub async fn put_together(wire: &Wire, letters: &[Letter]) -> Result<(), Publish
     Err(later(format!("{subject} is written by too many at once")))
 }
 
-/// Puts a full letter where nothing is added any more.
-async fn close(wire: &Wire, subject: &str, full: &Letter) -> Result<(), PublishFault> {
-    let first = full.many.first().map_or(0, |(sequence, ..)| *sequence);
+/// Puts a full letter where nothing is added any more: under its number, so that one of that name is the same.
+/// Whoever is faster in between has its messages in both.
+async fn close(wire: &Wire, subject: &str, number: u64, full: &Letter) -> Result<(), PublishFault> {
     let stage = subject.split('.').nth(1).unwrap_or_default();
-    let closed = subject.replacen(stage, &format!("{stage}-{first}"), 1);
+    let closed = subject.replacen(stage, &format!("{stage}-{number}"), 1);
     match replace(wire, &closed, 0, full).await {
         // Somebody who was cut off did it before.
         Err(PublishFault::Conflict) => Ok(()),
@@ -95,6 +96,7 @@ pub async fn take_out(
     subject: &str,
     places: &[Place],
 ) -> Result<Option<u64>, PublishFault> {
+    let places: BTreeSet<&Place> = places.iter().collect();
     for _ in 0..TRIES {
         let Some((number, mut letter)) = last(wire, subject).await? else { return Ok(None) };
         letter.many.retain(|place| !places.contains(place));
@@ -109,6 +111,11 @@ pub async fn take_out(
         }
     }
     Err(later(format!("{subject} is written by too many at once")))
+}
+
+/// The number of what stands for many under a subject now; `None`: nothing is left there.
+pub(super) async fn number_of(wire: &Wire, subject: &str) -> Result<Option<u64>, PublishFault> {
+    Ok(last(wire, subject).await?.map(|(number, _)| number))
 }
 
 /// How many letters of their own a sender may have. A limit of size, not of right: it is looked at now and

@@ -38,7 +38,8 @@ impl Target {
     /// Empties the org's tables.
     pub async fn clear(&self) {
         let sql = "delete from core.values_demo; delete from core.values_demo_current; \
-            delete from core.deletions; delete from core.ledger; delete from core.ledger_rows";
+            delete from core.deletions; delete from core.ledger; delete from core.ledger_origins; \
+            delete from core.ledger_rows";
         self.owner.run(sql).await.unwrap();
     }
 }
