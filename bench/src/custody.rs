@@ -11,7 +11,7 @@ use crate::{
 };
 use anyhow::{Context, Result};
 use domain::{
-    Clock, DeviceId, SystemClock, Timestamp,
+    Batch, Clock, DeviceId, SystemClock, Timestamp,
     raw::{MAX_PACK_ENTRIES, Pack, ProfileRef, RawMessage, Sender},
     replay::{Counts, Replay, Rules, Spec, State},
 };
@@ -54,7 +54,15 @@ pub(crate) async fn rounds(stack: &Stack, options: &Options, report: &mut Report
 /// `ledger`, `trace` and `verify` by the command line, of a history in both databases.
 async fn ask(stack: &Stack, options: &Options, report: &mut Report) -> Result<()> {
     let readings = options.history;
-    ingest::fill(stack, readings, 1).await?;
+    // Accepted when they are published, as it is with devices: what is asked finds them by that.
+    let now = |mut batch: Batch| {
+        let accepted_at = SystemClock.now();
+        for origin in batch.groups.iter_mut().filter_map(|group| group.origin.as_mut()) {
+            origin.accepted_at = accepted_at;
+        }
+        batch
+    };
+    ingest::fill_with(stack, readings, 1, now).await?;
     databases::fresh(&stack.targets, &stack.org, options.quiet_wait()).await?;
     ingest::run(stack, stack.targets.len(), readings).await?;
     let at = feed::moment(readings / feed::ENTITIES / 2).to_string();
@@ -131,8 +139,9 @@ async fn replay(stack: &Stack, options: &Options, report: &mut Report, round: u3
     let live = live.unwrap_or_default();
     report.add(sample(REPLAY.to_owned(), "readings", counts.readings, cost.clone()));
     let requests = Requests::of(live, 0);
+    let count = requests.map_or(0, |it| it.count);
     let cost = Cost { requests, ..cost };
-    report.add(sample(latency::BESIDE_REPLAY.to_owned(), "messages", 1, cost));
+    report.add(sample(latency::BESIDE_REPLAY.to_owned(), "messages", count, cost));
     drained(stack).await?;
     services.stop().await?;
     no_letters(stack).await

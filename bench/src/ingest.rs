@@ -86,7 +86,17 @@ pub(crate) async fn waiting(stack: &Stack, options: &Options, report: &mut Repor
 }
 
 /// Publishes readings to `TELEMETRY`, as the bridge does.
-pub(crate) async fn fill(stack: &Stack, readings: u64, group: u64) -> Result<()> {
+async fn fill(stack: &Stack, readings: u64, group: u64) -> Result<()> {
+    fill_with(stack, readings, group, |batch| batch).await
+}
+
+/// The same with each message changed.
+pub(crate) async fn fill_with(
+    stack: &Stack,
+    readings: u64,
+    group: u64,
+    change: impl Fn(Batch) -> Batch,
+) -> Result<()> {
     progress(&format!("publishing {readings} readings"));
     stack.purge(TELEMETRY).await?;
     let org = stack.org.key.to_string();
@@ -98,7 +108,7 @@ pub(crate) async fn fill(stack: &Stack, readings: u64, group: u64) -> Result<()>
             Outgoing::new(&subject, &id, envelope::encode(&batch)).oldest_accepted(oldest);
         async move { publish(&stack.bridge, message).await }
     };
-    let messages = feed::messages(0, readings, group).enumerate();
+    let messages = feed::messages(0, readings, group).map(change).enumerate();
     let stored = stream::iter(messages).map(publish).buffer_unordered(IN_FLIGHT);
     let stored: Result<Vec<Fsynced>, PublishFault> = stored.try_collect().await;
     stored.context("publishing readings").map(drop)

@@ -34,7 +34,7 @@ pub(crate) struct Cost {
 /// How long requests took.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub(crate) struct Requests {
-    count: u64,
+    pub(crate) count: u64,
     /// Answered with something else than yes.
     pub(crate) refused: u64,
     /// The median.

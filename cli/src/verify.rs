@@ -5,7 +5,7 @@ mod told;
 use crate::{Globals, connect, databases};
 use clap::Args;
 use custody::{
-    compare::{Pair, Target, orgs, stale},
+    compare::{Pair, Target, on_its_way, orgs, stale},
     ledger::{Question, apply_again, orgs_of},
     repair::repair,
 };
@@ -20,8 +20,6 @@ use told::{OrgInTarget, Repair, Stale, Verdict};
 
 /// Keys of each differing hour that are named.
 const SAMPLES: usize = 10;
-/// How long after a comparison began something may have been accepted, in microseconds: a day.
-const CLOCKS: i64 = 86_400_000_000;
 
 #[derive(Args)]
 pub(crate) struct VerifyArgs {
@@ -58,7 +56,8 @@ pub(crate) async fn run(args: &VerifyArgs, globals: &Globals) -> anyhow::Result<
         .into_iter()
         .filter(|(name, _)| attached(name))
         .collect();
-    let (recent, late) = recent(&wire, &databases, &keys).await?;
+    let names: Vec<TargetName> = databases.iter().map(|(name, _)| name.clone()).collect();
+    let (recent, late) = on_its_way(&wire, &names, &keys, connect::now_here()).await?;
     let (others, primary): (Vec<_>, Vec<_>) =
         databases.iter().partition(|(name, _)| name != config.primary().0);
     let Some((name, database)) = primary.first() else {
@@ -89,20 +88,6 @@ pub(crate) async fn run(args: &VerifyArgs, globals: &Globals) -> anyhow::Result<
         verdict.print();
     }
     Ok(if verdict.is_equal() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
-/// What may be on its way to some target, and whether something is.
-async fn recent(
-    wire: &Wire,
-    databases: &[(TargetName, Database)],
-    orgs: &[OrgKey],
-) -> anyhow::Result<(Recent, bool)> {
-    let names: Vec<TargetName> = databases.iter().map(|(name, _)| name.clone()).collect();
-    // The server's clock, before the look: what it accepts later is not compared.
-    let now = nats::inspect::server_time(wire).await?.unwrap_or_else(connect::now_here);
-    let in_flight = nats::inspect::oldest_in_flight(wire, &names, orgs).await?;
-    let cutoff = in_flight.map_or(now, |oldest| oldest.min(now));
-    Ok((Recent { from: cutoff, to: now.plus_micros(CLOCKS) }, cutoff < now))
 }
 
 struct Job<'a> {

@@ -3,7 +3,7 @@
 use crate::Fault;
 use domain::{Batch, EntityId, Letter, OrgKey, RowVersion, Stage, TargetName, Timestamp, Work};
 use nats::{
-    Wire, envelope,
+    Wire, envelope, inspect,
     letters::{self, Filter},
 };
 use store::{
@@ -13,6 +13,8 @@ use store::{
 
 /// Letters that are looked at in one go.
 const PAGE: usize = 1_000;
+/// How long after a comparison began something may have been accepted, in microseconds: a day.
+const CLOCKS: i64 = 86_400_000_000;
 /// Differing deletions that are counted.
 pub const MOST_DELETIONS: usize = 10_000;
 
@@ -123,6 +125,63 @@ async fn rows(
     }
     let row = work.rows.into_iter().nth(original.row);
     Ok(row.map(|row| (row.entity, row.ts, row.version)).into_iter().collect())
+}
+
+/// What may be on its way to one of some targets, and whether something is.
+pub async fn on_its_way(
+    wire: &Wire,
+    targets: &[TargetName],
+    orgs: &[OrgKey],
+    here: Timestamp,
+) -> Result<(Recent, bool), Fault> {
+    // The server's clock, before the look: what it accepts later is not compared.
+    let now = inspect::server_time(wire).await?.unwrap_or(here);
+    let in_flight = inspect::oldest_in_flight(wire, targets, orgs).await?;
+    let cutoff = in_flight.map_or(now, |oldest| oldest.min(now));
+    Ok((Recent { from: cutoff, to: now.plus_micros(CLOCKS) }, cutoff < now))
+}
+
+/// One org in all targets, the primary first: each other one compared, and entities of each whose current row
+/// is not their newest.
+pub struct Everywhere {
+    /// Something that was accepted is still on its way: it was left out.
+    pub behind: bool,
+    /// Each but the primary.
+    pub compared: Vec<(TargetName, Compared)>,
+    /// Each.
+    pub stale: Vec<(TargetName, Vec<EntityId>)>,
+}
+
+impl Everywhere {
+    /// Compares; each differing hour with at most `samples` of its keys.
+    pub async fn ask(
+        wire: &Wire,
+        targets: &[Target<'_>],
+        org: &OrgRef,
+        samples: usize,
+        here: Timestamp,
+    ) -> Result<Self, Fault> {
+        let names: Vec<TargetName> = targets.iter().map(|target| target.name.clone()).collect();
+        let (recent, behind) =
+            on_its_way(wire, &names, std::slice::from_ref(&org.key), here).await?;
+        let (mut compared, mut stale) = (Vec::new(), Vec::new());
+        for &target in targets {
+            let primary = targets[0];
+            if target.name != primary.name {
+                let pair = Pair { wire, org, primary, other: target, recent };
+                compared.push((target.name.clone(), pair.compare(samples).await?));
+            }
+            let entities = self::stale(target, org).await?;
+            stale.push((target.name.clone(), entities));
+        }
+        Ok(Self { behind, compared, stale })
+    }
+
+    /// Whether all hold the same.
+    pub fn is_equal(&self) -> bool {
+        let equal = |it: &Compared| it.report.differing.is_empty() && it.deletions == 0;
+        self.compared.iter().all(|(_, it)| equal(it)) && self.stale.iter().all(|it| it.1.is_empty())
+    }
 }
 
 /// Entities of an org whose current row in a target is not their newest.

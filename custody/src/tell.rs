@@ -1,6 +1,7 @@
 //! Stories, gaps and ledgers as programs read them.
 
 use crate::{
+    compare::{Compared, Everywhere},
     gaps::{Gap, Source, Why},
     ledger::{Account, Hop, Ledger},
     trace::{Fate, Story},
@@ -210,5 +211,36 @@ fn hop_as_json(hop: &Hop) -> Value {
         "in_flight": hop.in_flight,
         "unaccounted": unaccounted.collect::<Vec<_>>(),
         "more_unaccounted": hop.more,
+    })
+}
+
+/// One org in all targets, as programs read it.
+pub fn everywhere_as_json(org: &OrgKey, found: &Everywhere) -> Value {
+    let compared = found.compared.iter().map(|(name, Compared { report, deletions })| {
+        let differing = report.differing.iter().map(|hour| {
+            json!({
+                "hour": hour.hour.to_string(),
+                "missing": hour.missing,
+                "extra": hour.extra,
+                "changed": hour.changed,
+            })
+        });
+        json!({
+            "target": name,
+            "rows": report.rows,
+            "hours": report.hours,
+            "differing": differing.collect::<Vec<_>>(),
+            "deletions": deletions,
+            "refused": report.explained,
+        })
+    });
+    let stale = found.stale.iter().filter(|(_, entities)| !entities.is_empty());
+    let stale = stale.map(|(name, entities)| json!({ "target": name, "entities": entities.len() }));
+    json!({
+        "org": org,
+        "equal": found.is_equal(),
+        "behind": found.behind,
+        "compared": compared.collect::<Vec<_>>(),
+        "stale": stale.collect::<Vec<_>>(),
     })
 }

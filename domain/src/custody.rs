@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 /// Where ingest services answer: name and id of their service.
 pub const SERVICE: (&str, &str) = ("ingest", "custody");
 /// What they can be asked.
-pub const VERBS: [&str; 3] = ["trace", "gaps", "ledger"];
+pub const VERBS: [&str; 4] = ["trace", "gaps", "ledger", "verify"];
 
 /// A question.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,6 +38,11 @@ pub enum Ask {
         /// Up to this one.
         to: Timestamp,
     },
+    /// Whether all targets hold the same of an org.
+    Verify {
+        /// Which.
+        org: OrgKey,
+    },
     /// Whether everything is accounted for.
     Ledger {
         /// Hours that are told: from this one,
@@ -56,6 +61,7 @@ impl Ask {
             Self::Reading { .. } | Self::Message { .. } | Self::Request { .. } => VERBS[0],
             Self::Gaps { .. } => VERBS[1],
             Self::Ledger { .. } => VERBS[2],
+            Self::Verify { .. } => VERBS[3],
         }
     }
 }

@@ -2,10 +2,10 @@
 //! own, few of them.
 
 use custody::{
-    compare::Target,
+    compare::{Everywhere, Target},
     gaps::{Question, gaps},
     ledger::{self, Ledger, orgs_of},
-    tell::{as_json, gap_as_json, ledger_as_json},
+    tell::{as_json, everywhere_as_json, gap_as_json, ledger_as_json},
     trace::{Message, Story, Tracer},
 };
 use domain::{
@@ -60,6 +60,12 @@ impl Custody {
         let directory = model::load(&self.wire).await.map_err(away)?;
         let list: Vec<Value> = match ask {
             Ask::Gaps { org, from, to } => self.gaps(&directory, &org, (from, to)).await?,
+            Ask::Verify { org } => {
+                let org = org_of(&directory, &org)?;
+                let (targets, now) = (self.targets().await?, SystemClock.now());
+                let found = Everywhere::ask(&self.wire, &targets, &org, 0, now).await;
+                vec![everywhere_as_json(&org.key, &found.map_err(away)?)]
+            }
             Ask::Ledger { from, to, rows } => {
                 let rows = rows.then_some(true);
                 let ledger = self.ledger(&directory, (from, to), rows).await.map_err(away)?;
@@ -117,7 +123,7 @@ impl Custody {
                 tracer.message(Message::parse(&name).ok_or_else(wrong)?).await
             }
             Ask::Request { id } => tracer.request(&id, SystemClock.now()).await,
-            Ask::Gaps { .. } | Ask::Ledger { .. } => Ok(Vec::new()),
+            Ask::Gaps { .. } | Ask::Ledger { .. } | Ask::Verify { .. } => Ok(Vec::new()),
         };
         stories.map_err(away)
     }
@@ -128,14 +134,18 @@ impl Custody {
         key: &OrgKey,
         (from, to): (Timestamp, Timestamp),
     ) -> Result<Vec<Value>, Refusal> {
-        let none = || Refusal::new(404, "there is no such org");
-        let org = directory.org(key).ok_or_else(none)?;
-        let org = &OrgRef { id: org.id, key: org.key.clone() };
+        let org = &org_of(directory, key)?;
         let Some(primary) = self.targets().await?.first().copied() else { return Ok(Vec::new()) };
         let question = Question { wire: &self.wire, directory, primary, org, from, to };
         let (_, gaps) = gaps(&question).await.map_err(away)?;
         Ok(gaps.iter().map(|gap| gap_as_json(key, gap)).collect())
     }
+}
+
+fn org_of(directory: &Directory, key: &OrgKey) -> Result<OrgRef, Refusal> {
+    let none = || Refusal::new(404, "there is no such org");
+    let org = directory.org(key).ok_or_else(none)?;
+    Ok(OrgRef { id: org.id, key: org.key.clone() })
 }
 
 fn of_entity(directory: &Directory, entity: EntityId) -> Result<OrgRef, Refusal> {

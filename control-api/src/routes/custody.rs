@@ -42,6 +42,7 @@ pub(super) fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(trace))
         .routes(routes!(list_gaps))
         .routes(routes!(show_ledger))
+        .routes(routes!(verify))
         .routes(routes!(list_targets))
         .routes(routes!(detach_target))
         .routes(routes!(attach_target))
@@ -164,6 +165,34 @@ async fn list_gaps(
     let org = org.ok_or_else(|| Problem::not_found("org"))?;
     let (from, to) = self::span(span.from, span.to)?;
     ask(&api, &caller, Ask::Gaps { org, from, to }).await.map(Json)
+}
+
+/// Whose rows.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct Whose {
+    /// The org.
+    org_id: i32,
+}
+
+/// Compare all targets
+///
+/// Whether every target holds of an org what the primary holds: rows by hour, deletions, current values. A history
+/// that takes longer than some seconds is compared by `haystack verify`, which also repairs.
+#[utoipa::path(get, path = "/verify", tag = "operations", params(Whose),
+    responses((status = 200, description = "`equal`, and what differs", body = Object)))]
+async fn verify(
+    State(api): State<Api>,
+    caller: Caller,
+    Query(whose): Query<Whose>,
+) -> Result<Json<Value>, Problem> {
+    let id = OrgId(whose.org_id);
+    caller.require(id, Permission::Admin, "org")?;
+    let org = api.directory.read().org_by_id(id).map(|org| org.key.clone());
+    let org = org.ok_or_else(|| Problem::not_found("org"))?;
+    let mut told = ask(&api, &caller, Ask::Verify { org }).await?;
+    let none = || Problem::away("an ingest service of another release answered");
+    told.pop().map(Json).ok_or_else(none)
 }
 
 /// Which hours.

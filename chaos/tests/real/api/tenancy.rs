@@ -66,9 +66,10 @@ impl Things {
                 "/org" | "/user" | "/key" | "/entity" | "/tag_def" | "/device" | "/device_type"
                 | "/asset" | "/asset_type" | "/poller" | "/simulator/config" | "/replay",
             ) => Some(Try::List),
-            ("GET", "/value" | "/dead-letter" | "/gap" | "/trace" | "/target" | "/ledger") => {
-                theirs(json!(null))
-            }
+            (
+                "GET",
+                "/value" | "/dead-letter" | "/gap" | "/trace" | "/target" | "/ledger" | "/verify",
+            ) => theirs(json!(null)),
             ("POST", "/replay") => theirs(json!({ "org_id": 1,
                 "from": "2026-01-01T00:00:00Z", "to": "2026-01-01T00:00:01Z" })),
             ("POST", "/dead-letter/redrive") => theirs(json!({ "org_id": 1 })),
@@ -192,7 +193,7 @@ async fn another_orgs_caller_sees_and_changes_nothing_on_any_route() {
             }
             match path.as_str() {
                 "/dead-letter/{number}" => filled += "?reason=x",
-                "/dead-letter" | "/gap" => filled += "?org_id=1",
+                "/dead-letter" | "/gap" | "/verify" => filled += "?org_id=1",
                 "/trace" => filled += "?message_id=TELEMETRY-1",
                 "/trace/{entity_id}" => filled += "?at=2026-01-01T00:00:00Z",
                 "/value" => filled = format!("{filled}?org_id=1&entity_id={}", things.entity),
