@@ -8,6 +8,8 @@ mod normalized;
 mod refused;
 mod show;
 
+pub(crate) use normalized::taken_by;
+
 use crate::Shared;
 use domain::{
     Clock, Letter, Reason, Stage, SystemClock,

@@ -10,7 +10,7 @@ mod flow;
 pub mod preview;
 
 use crate::{
-    Shared,
+    Shared, letters,
     normalize::{cut, group_bytes},
 };
 use again::{about, again};
@@ -18,7 +18,7 @@ use domain::{
     Batch, Clock, Deletion, Group, OrgKey, Origin, OriginStream, Position, Revision, SystemClock,
     TargetName, Timestamp, failpoint,
     normalize::TimeLimits,
-    raw::Pack,
+    raw::{Pack, ProfileRef, RawMessage, Sender},
     replay::{Counts, Rules, Spec, State},
     subject::Subject,
 };
@@ -196,7 +196,8 @@ impl Worker<'_> {
                 return self.give_back().await;
             }
             if let Some((position, body)) = found? {
-                self.take(position, &body, &mut piece);
+                let strangers = self.strangers(position, &body).await?;
+                self.take(position, &body, &strangers, &mut piece);
             }
             piece.done = sequence;
             piece.messages += 1;
@@ -239,14 +240,52 @@ impl Worker<'_> {
         self.save().await.map(|_| true)
     }
 
+    /// For whom senders that nobody knew were taken when their letters were redriven, and by which version: where
+    /// each message is to be processed by its own, that is it.
+    async fn strangers(
+        &self,
+        position: Position,
+        body: &[u8],
+    ) -> Result<BTreeMap<u16, Sender>, PublishFault> {
+        let mut known = BTreeMap::new();
+        if self.kept.replay.spec.rules != Rules::Own {
+            return Ok(known);
+        }
+        let Ok(pack) = envelope::decode_borrowed::<Pack<'_>>(body) else { return Ok(known) };
+        for (index, entry) in (0u16..).zip(&pack.entries) {
+            let sender = match &entry.sender {
+                None => self.shared.directory.read().sender(&entry.name),
+                Some(_) => None,
+            };
+            let Some(sender) = sender else { continue };
+            let place = (position.sequence, index.into());
+            if let Some(version) = letters::taken_by(&self.shared.wire, &sender.org, place).await? {
+                let profile = ProfileRef { version, ..sender.profile };
+                known.insert(index, Sender { profile, ..sender });
+            }
+        }
+        Ok(known)
+    }
+
     /// Processes one message of `RAW`.
-    fn take(&self, position: Position, body: &[u8], piece: &mut Piece) {
+    fn take(
+        &self,
+        position: Position,
+        body: &[u8],
+        strangers: &BTreeMap<u16, Sender>,
+        piece: &mut Piece,
+    ) {
         let replay = &self.kept.replay;
         // What can't be read now is a letter of live normalizing.
         let Ok(pack) = envelope::decode_borrowed::<Pack<'_>>(body) else { return };
         let directory = self.shared.directory.read();
         for (index, entry) in (0..).zip(&pack.entries) {
             piece.counts.looked_at += 1;
+            let known = strangers.get(&index).map(|sender| {
+                let sender = Some(sender.clone());
+                RawMessage { sender, ..entry.clone() }
+            });
+            let entry = known.as_ref().unwrap_or(entry);
             let Some(sender) = about(entry, &replay.spec, &directory) else { continue };
             piece.counts.taken += 1;
             let Position { sequence, stored_at: accepted_at } = position;

@@ -65,6 +65,7 @@ pub(crate) async fn run(args: &DoctorArgs, globals: &Globals) -> anyhow::Result<
         futures_util::future::join_all(targets)
     );
     findings.extend(stream_server.into_iter().chain(broker).chain(targets.into_iter().flatten()));
+    findings.extend(checks::ledger(&config).await);
     if args.json {
         println!("{}", serde_json::to_string_pretty(&findings)?);
     } else {

@@ -29,7 +29,8 @@ others are there than were written, somebody changed them behind the platform's 
 
 Exit code 1: something is unaccounted for, or a target can't be asked.")]
 pub(crate) struct LedgerArgs {
-    /// Only this hour (UTC), in which the stream accepted the readings [default: the last day]
+    /// Only readings of this hour (UTC), in which the stream accepted them [default: the last day]. Messages and
+    /// rows are of all time
     #[arg(long, value_parser = hour)]
     hour: Option<Timestamp>,
     /// Only this org's readings and rows
@@ -38,7 +39,7 @@ pub(crate) struct LedgerArgs {
     /// Count all rows, also where that takes a while [default: up to 2 million]
     #[arg(long)]
     rows: bool,
-    /// Take what is there as right: what is unaccounted for now is settled, and not told any more
+    /// With --rows: take what is there as right; what is unaccounted for now is settled, and not told any more
     #[arg(long, requires = "rows")]
     settle: bool,
     /// Print JSON
@@ -96,6 +97,22 @@ pub(crate) async fn run(args: &LedgerArgs, globals: &Globals) -> anyhow::Result<
     }
     let good = ledger.is_balanced() && ledger.away.is_empty();
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The ledger as it stands now, of all targets.
+pub(crate) async fn look(config: &service::Config) -> anyhow::Result<Ledger> {
+    let wire = connect::now(config, "operator").await?;
+    let (directory, register) = (nats::model::load(&wire).await?, targets::list(&wire).await?);
+    let mut databases = databases::targets(config, "ledger")?;
+    databases.retain(|(name, _)| register.get(name).is_none_or(|it| it.detached.is_none()));
+    databases.sort_by_key(|(name, _)| name != config.primary().0);
+    let targets: Vec<Target<'_>> =
+        databases.iter().map(|(name, database)| Target { name, database }).collect();
+    let (now, orgs) = (connect::now_here(), orgs_of(&directory));
+    let (targets, orgs, hours) = (&*targets, &*orgs, (now, now));
+    Ok(Question { wire: &wire, targets, orgs, register: &register, hours, rows: None }
+        .ask()
+        .await?)
 }
 
 fn print(ledger: &Ledger, directory: &Directory) {

@@ -15,7 +15,7 @@ use nats::{
 };
 use serde_json::{Value, json};
 use service::Config;
-use std::{process::ExitCode, time::Duration};
+use std::{io::IsTerminal, process::ExitCode, time::Duration};
 
 /// How often progress is looked at.
 const LOOK: Duration = Duration::from_millis(500);
@@ -154,6 +154,15 @@ async fn do_it(wire: &Wire, command: ReplayCommand) -> anyhow::Result<ExitCode> 
                 before.state != State::Running,
                 "replay {id} is running; `haystack replay stop {id}` first"
             );
+            for later in id + 1..=replays::newest(wire).await? {
+                let later = replays::get(wire, later).await?.map(|kept| kept.replay);
+                if let Some(later) = later.filter(|later| later.undoes == Some(id)) {
+                    anyhow::bail!(
+                        "replay {id} was taken back by replay {}, or will be: `haystack replay show {0}`",
+                        later.id
+                    );
+                }
+            }
             let spec = Spec { rules: Rules::Own, ..before.spec };
             start(wire, spec, Some(id), detach).await
         }
@@ -311,9 +320,14 @@ async fn follow(wire: &Wire, id: u16) -> anyhow::Result<ExitCode> {
         let replay = find(wire, id).await?.replay;
         let filled = (replay.share() * BAR as f64) as usize;
         let bar: String = (0..BAR).map(|at| if at < filled { '#' } else { '.' }).collect();
-        eprint!("\r[{bar}] {} ({})\x1b[K", progress(&replay), state(&replay));
+        let terminal = std::io::stderr().is_terminal();
+        if terminal {
+            eprint!("\r[{bar}] {} ({})\x1b[K", progress(&replay), state(&replay));
+        }
         if replay.state != State::Running {
-            eprintln!();
+            if terminal {
+                eprintln!();
+            }
             println!("replay {id}: {}, {}", state(&replay), progress(&replay));
             if let Some(failure) = &replay.last_failure {
                 println!("the last that failed: {failure}");

@@ -178,7 +178,7 @@ fn print(story: &Story) {
         );
     }
     if story.published.is_empty() {
-        println!("TELEMETRY  no message with it is there (any more)");
+        println!("TELEMETRY  no message with a reading of it is there (any more)");
     }
     if let Some(searched) = story.searched {
         println!("           ({searched} messages were searched)");

@@ -6,7 +6,7 @@ use crate::{Globals, connect, databases};
 use clap::Args;
 use custody::{
     compare::{Pair, Target, on_its_way, orgs, stale},
-    ledger::{Question, apply_again, orgs_of},
+    ledger::{Question, apply_again, orgs_of, restore},
     repair::repair,
 };
 use domain::{OrgKey, TargetName};
@@ -16,7 +16,7 @@ use nats::{
 };
 use std::{io::IsTerminal, process::ExitCode};
 use store::{Database, OrgRef, verify::Recent};
-use told::{OrgInTarget, Repair, Stale, Verdict};
+use told::{Lost, OrgInTarget, Repair, Stale, Verdict};
 
 /// Keys of each differing hour that are named.
 const SAMPLES: usize = 10;
@@ -74,6 +74,9 @@ pub(crate) async fn run(args: &VerifyArgs, globals: &Globals) -> anyhow::Result<
             let other = Target { name, database };
             job.pair(&org, other, &mut verdict).await?;
         }
+        if args.repair {
+            job.restore(&org, &databases, &mut verdict).await?;
+        }
         job.current(&org, &others, &mut verdict).await?;
     }
     verdict.judge();
@@ -88,6 +91,12 @@ pub(crate) async fn run(args: &VerifyArgs, globals: &Globals) -> anyhow::Result<
         verdict.print();
     }
     Ok(if verdict.is_equal() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// How many rows more an org has in a target than were written there; fewer: negative.
+async fn too_many(target: Target<'_>, org: &OrgRef) -> anyhow::Result<i64> {
+    let rows = store::ledger::rows(target.database, org).await?;
+    Ok(rows.found.unwrap_or(rows.counted) - rows.counted)
 }
 
 struct Job<'a> {
@@ -142,24 +151,49 @@ impl Job<'_> {
         let (wire, primary, recent) = (self.wire, self.primary, self.recent);
         let pair = Pair { wire, org, primary, other, recent };
         let mut progress = self.progress();
-        let mut touched = Vec::new();
+        let mut before = Vec::new();
         if self.args.repair {
+            for target in [primary, other] {
+                before.push((target, too_many(target, org).await?));
+            }
             let repaired = repair(&pair, self.args.prune, &mut progress).await?;
-            touched
-                .extend(repaired.rows.iter().filter(|(_, rows)| **rows > 0).map(|it| it.0.clone()));
             verdict.repaired.push(Repair::new(org, other.name, repaired));
         }
         progress(format!("comparing {} with the primary: org {} …", other.name, org.key));
         let compared = pair.compare(SAMPLES).await?;
         if compared.report.differing.is_empty() {
-            // Rows that came from the other target were never counted here.
-            for target in [primary, other].into_iter().filter(|it| touched.contains(it.name)) {
-                store::ledger::settle_rows(target.database, org).await?;
+            // Rows that came from the other target, and were never given to this one, are counted now. What was
+            // missing before stays missing.
+            for (target, before) in before {
+                let more = too_many(target, org).await? - before.max(0);
+                store::ledger::note_more(target.database, org, more.max(0)).await?;
             }
         }
         verdict.compared.push(OrgInTarget::new(other.name, compared));
         if std::io::stderr().is_terminal() && !self.args.json {
             eprint!("\r\x1b[K");
+        }
+        Ok(())
+    }
+
+    /// Rows that are in no target any more, read from the stream again.
+    async fn restore(
+        &self,
+        org: &store::OrgRef,
+        databases: &[(TargetName, Database)],
+        verdict: &mut Verdict,
+    ) -> anyhow::Result<()> {
+        for (name, database) in databases {
+            let target = Target { name, database };
+            let (back, missing) = restore(self.wire, target, org, self.progress()).await?;
+            if back > 0 || missing > 0 {
+                verdict.lost.push(Lost {
+                    org: org.key.clone(),
+                    target: name.clone(),
+                    back,
+                    missing,
+                });
+            }
         }
         Ok(())
     }

@@ -1,9 +1,13 @@
 //! Does the ledger balance? Every message of a stream was applied, is set aside, or is on its way; every reading
 //! of an applied one has a fate; every target has as many rows as it wrote.
 
+mod mend;
+
+pub use mend::{apply_again, fold, restore, settle};
+
 use crate::{Fault, compare::Target};
 use domain::{
-    Batch, Clock, OrgId, OrgKey, SystemClock, TargetName, Timestamp, Work,
+    Clock, OrgId, OrgKey, SystemClock, TargetName, Timestamp,
     directory::Directory,
     ledger::Fates,
     raw::{Pack, STATUS, STATUS_KEPT},
@@ -21,7 +25,7 @@ use nats::{
 };
 use std::{collections::BTreeSet, time::Duration};
 use store::{
-    OrgRef, Verdict, Writer,
+    OrgRef,
     ledger::{self, Holes, Hour, Noted, Rows, Since, Span, Sums, Why},
 };
 
@@ -330,86 +334,4 @@ impl Question<'_> {
         let known = self.orgs.iter().any(|it| it.key.as_str() == org);
         Ok(known.then(|| format!("from {source}, of org {org}")))
     }
-}
-
-/// Makes the ledgers of targets smaller: what is old, and can't be delivered again.
-pub async fn fold(wire: &Wire, targets: &[Target<'_>], ledger: &Ledger) -> Result<(), Fault> {
-    let raw = inspect::consumer(wire, RAW, NORMALIZE).await?.map_or(0, |normalize| normalize.done);
-    let before = now().plus_micros(-FOLDED_AFTER);
-    for (name, account) in &ledger.targets {
-        let Some(target) = targets.iter().find(|target| target.name == name) else { continue };
-        let below = (account.done, raw);
-        while ledger::fold(target.database, below, before).await.map_err(target.fault())? {}
-    }
-    Ok(())
-}
-
-/// Applies messages again that a target has not noted, where the stream still has them: by the merge rule, like
-/// everything. How many, and those that are left.
-pub async fn apply_again(
-    wire: &Wire,
-    target: Target<'_>,
-    orgs: &[OrgRef],
-    hop: &Hop,
-) -> Result<(u64, Vec<u64>), Fault> {
-    let writer = Writer::new(target.database.clone());
-    let (mut applied, mut left) = (0, Vec::new());
-    for (sequence, _) in &hop.unaccounted {
-        let subject = subject_of(wire, TELEMETRY, *sequence).await?;
-        let org = match subject.as_deref().and_then(Subject::parse) {
-            Some(Subject::Telemetry { org, .. }) => {
-                orgs.iter().find(|known| known.key.as_str() == org)
-            }
-            _ => None,
-        };
-        let message = read_placed(wire, TELEMETRY, *sequence).await?;
-        let (Some(org), Some((position, body))) = (org, message) else {
-            left.push(*sequence);
-            continue;
-        };
-        let mut work = Work::default();
-        let added = envelope::decode::<Batch>(&body).is_ok_and(|it| work.add(it, position).is_ok());
-        if !added {
-            left.push(*sequence);
-            continue;
-        }
-        let offered = work.rows.len();
-        domain::merge::tidy(&mut work.rows);
-        work.page.before.superseded = (offered - work.rows.len()) as u64;
-        match writer.write(org, &work).await {
-            Ok(_) => applied += 1,
-            // A row that the database refuses: nobody knows which, and no letter is written here.
-            Err(fault) if fault.verdict == Verdict::Data => left.push(*sequence),
-            Err(fault) => return Err(target.fault()(fault)),
-        }
-    }
-    Ok((applied, left))
-}
-
-/// Takes what is there as right: what is unaccounted for is written down as settled, and rows count as many as
-/// there are.
-pub async fn settle(
-    wire: &Wire,
-    target: Target<'_>,
-    raw: Option<&Hop>,
-    account: &Account,
-) -> Result<(), Fault> {
-    let fault = target.fault();
-    let hops = [(Noted::Raw, RAW, raw), (Noted::Telemetry, TELEMETRY, Some(&account.hop))];
-    for (stream, name, hop) in hops {
-        let Some(hop) = hop.filter(|hop| !hop.unaccounted.is_empty()) else { continue };
-        let made = history::made(wire, name).await?;
-        let sequences: Vec<u64> = hop.unaccounted.iter().map(|(sequence, _)| *sequence).collect();
-        let span = Span { stream, first: hop.since, last: u64::MAX, made };
-        span.settle(target.database, &sequences, Why::Settled, now()).await.map_err(&fault)?;
-    }
-    for (org, rows) in &account.rows {
-        if rows.found.is_some_and(|found| found != rows.counted) {
-            ledger::settle_rows(target.database, org).await.map_err(&fault)?;
-        }
-    }
-    if !account.off.is_empty() {
-        ledger::settle_fates(target.database).await.map_err(&fault)?;
-    }
-    Ok(())
 }

@@ -75,7 +75,8 @@ async fn begin_once(target: &Target) -> Result<(), Fault> {
         ledger::begin(&target.database, since).await?;
     }
     // What was taken out of the middle, as of an org that was ahead of others, is not given to it either.
-    let gone = retention::taken_out(&target.wire, TELEMETRY).await?;
+    let mut gone = retention::taken_out(&target.wire, TELEMETRY).await?;
+    gone.retain(|sequence| (telemetry..=held.last).contains(sequence));
     let made = history::made(&target.wire, TELEMETRY).await?;
     let span = Span { stream: Noted::Telemetry, first: telemetry, last: held.last, made };
     Ok(span.settle(&target.database, &gone, Why::Explained, SystemClock.now()).await?)

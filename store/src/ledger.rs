@@ -326,19 +326,22 @@ pub async fn fold(
     Ok(folded >= MOST)
 }
 
-/// Makes the ledger say as many rows as there are, after somebody made sure that they are right. How many more
-/// there are now.
-pub async fn settle_rows(database: &Database, org: &OrgRef) -> Result<i64, Fault> {
+/// Makes the ledger say as many rows as there are, after somebody made sure that they are right.
+pub async fn settle_rows(database: &Database, org: &OrgRef) -> Result<(), Fault> {
     let Rows { counted, found } = rows(database, org).await?;
-    let more = found.unwrap_or(counted) - counted;
+    note_more(database, org, found.unwrap_or(counted) - counted).await
+}
+
+/// Makes the ledger say so many rows more.
+pub async fn note_more(database: &Database, org: &OrgRef, more: i64) -> Result<(), Fault> {
     if more != 0 {
-        let settled = sqlx::query("select core.note_rows($1, $2)")
+        let noted = sqlx::query("select core.note_rows($1, $2)")
             .bind(org.id.0)
             .bind(more)
             .execute(&database.pool);
-        answered(database.patience(false), settled).await?;
+        answered(database.patience(false), noted).await?;
     }
-    Ok(more)
+    Ok(())
 }
 
 /// Takes the fates of readings as they are, where there are more or fewer than readings.

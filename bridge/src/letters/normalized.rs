@@ -11,13 +11,13 @@ use crate::{
     normalize::{Known, Normalized, NotYet, Stored, normalize_message, normalize_one, register},
 };
 use domain::{
-    Batch, Clock, Letter, OrgKey, Origin, Position, Reason, Revision, SystemClock,
+    Batch, Clock, Group, Letter, OrgKey, Origin, Position, Reason, Revision, SystemClock,
     normalize::TimeLimits,
     raw::{Pack, ProfileRef, Sender},
     subject::Subject,
 };
 use nats::{
-    PublishFault,
+    PublishFault, Wire,
     consume::read_again,
     envelope,
     letters::{self, Original},
@@ -191,14 +191,8 @@ async fn once(
     given: &Normalized,
 ) -> Result<(bool, Option<Sender>), Refusal> {
     let batch = batches(letter, given).remove(&sender.org);
-    let subject = Subject::Telemetry {
-        org: sender.org.to_string(),
-        source: format!(
-            "{SOURCE}-{}-{}-{}",
-            letter.source.sequence, letter.source.row, letter.attempts
-        ),
-    };
-    let subject = subject.to_string();
+    let place = (letter.source.sequence, letter.source.row);
+    let subject = subject(&sender.org, place, letter.attempts);
     if let Some(batch) = batch {
         let message = Outgoing::expecting(&subject, 0, envelope::encode(&batch));
         match publish(&shared.wire, message.oldest_accepted(batch.oldest_accepted())).await {
@@ -207,16 +201,44 @@ async fn once(
             Err(fault) => return Err(away(&fault)),
         }
     }
-    let earlier = nats::publish::last(&shared.wire, TELEMETRY, &subject).await;
-    let Some(earlier) = earlier.map_err(|fault| away(&fault))? else {
-        return Ok((false, Some(sender)));
-    };
-    let body = read_again(&shared.wire, TELEMETRY, earlier.sequence).await;
-    let body = body.map_err(|fault| away(&fault))?;
-    let group = body
-        .and_then(|body| envelope::decode::<Batch>(&body).ok())
-        .and_then(|batch| batch.groups.into_iter().next());
+    let earlier = given_before(&shared.wire, &subject).await.map_err(|fault| away(&fault))?;
+    let Some(group) = earlier else { return Ok((false, Some(sender))) };
     let version = group.map_or(sender.profile.version, |group| group.profile_version);
     let profile = ProfileRef { version, ..sender.profile };
     Ok((true, Some(Sender { profile, ..sender })))
+}
+
+/// Where what an unknown sender's message gives stands: the stream takes it once.
+fn subject(org: &OrgKey, (sequence, row): (u64, u32), attempts: u32) -> String {
+    let source = format!("{SOURCE}-{sequence}-{row}-{attempts}");
+    Subject::Telemetry { org: org.to_string(), source }.to_string()
+}
+
+/// What was published there; the inner `None`: nothing with a version.
+async fn given_before(wire: &Wire, subject: &str) -> Result<Option<Option<Group>>, PublishFault> {
+    let Some(earlier) = nats::publish::last(wire, TELEMETRY, subject).await? else {
+        return Ok(None);
+    };
+    let body = read_again(wire, TELEMETRY, earlier.sequence).await?;
+    let batch = body.and_then(|body| envelope::decode::<Batch>(&body).ok());
+    Ok(Some(batch.and_then(|batch| batch.groups.into_iter().next())))
+}
+
+/// Attempts that are looked at: one that was tried more often and gave something only then is rare.
+const ATTEMPTS: u32 = 4;
+
+/// By which version a message of an unknown sender was normalized when its letter was redriven; `None`: it was
+/// not, as far as `TELEMETRY` reaches.
+pub(crate) async fn taken_by(
+    wire: &Wire,
+    org: &OrgKey,
+    place: (u64, u32),
+) -> Result<Option<u32>, PublishFault> {
+    for attempts in 1..=ATTEMPTS {
+        let given = given_before(wire, &subject(org, place, attempts)).await?;
+        if let Some(group) = given.flatten() {
+            return Ok(Some(group.profile_version));
+        }
+    }
+    Ok(None)
 }

@@ -362,3 +362,29 @@ const COMPRESS: &str = "do $$ declare chunk regclass; begin \
             perform public.compress_chunk(chunk, true); \
         end loop; \
     end if; end $$";
+
+/// What a letter gave when it was redriven, an undo gives again: by the version that it was redriven by.
+#[tokio::test]
+async fn an_undo_gives_back_what_a_redrive_gave() {
+    const SENT: u32 = 20;
+    let platform = Platform::start("").await;
+    apply(&platform, FIRST_VERSION);
+    let (_bridge, _ingest) = (platform.service("bridge"), platform.service("ingest"));
+    platform.publish(TOPIC, (0..SENT).map(message)).await;
+    eventually("letters", || async {
+        let listed = platform.succeed(&["dead-letters", "list", "--json"]);
+        let letters: Value = serde_json::from_str(&listed).unwrap();
+        if letters.as_array().unwrap().len() == SENT as usize { Ok(()) } else { Err(listed) }
+    })
+    .await;
+    platform.succeed(&["device", "add", DEVICE, "--type", "probe"]);
+    platform.succeed(&["dead-letters", "redrive", "--all"]);
+    holds(&platform, &by_first_version(SENT)).await;
+    apply(&platform, MENDED);
+    platform.succeed(&ALL);
+    holds(&platform, &mended(SENT)).await;
+    platform.succeed(&["replay", "undo", "1"]);
+    holds(&platform, &by_first_version(SENT)).await;
+    assert!(platform.fail(&["replay", "undo", "1"]).contains("taken back by replay 2"));
+    platform.balances().await;
+}

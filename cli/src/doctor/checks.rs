@@ -297,3 +297,14 @@ async fn access(what: &str, database: &Database, role: &str) -> Vec<Finding> {
         })
         .collect()
 }
+
+/// Whether everything that was accepted is accounted for. What is away says so itself.
+pub(super) async fn ledger(config: &Config) -> Option<Finding> {
+    let found = crate::ledger::look(config).await.ok()?;
+    let what = "ledger";
+    if !found.is_balanced() {
+        let remedy = "`haystack ledger` says what is missing, `haystack verify --repair` mends it";
+        return Some(Finding::bad(Health::Fail, what, "something is unaccounted for", remedy));
+    }
+    Some(Finding::ok(what, "everything that was accepted is accounted for"))
+}

@@ -29,6 +29,20 @@ pub(super) struct Verdict {
     pub(super) repaired: Vec<Repair>,
     /// Messages that a target had lost after it was done with them, and that were applied again.
     pub(super) applied_again: u64,
+    /// Rows that had gone from a target, and from those it was compared with, too.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) lost: Vec<Lost>,
+}
+
+/// Rows of an org that had gone from a target.
+#[derive(Serialize)]
+pub(super) struct Lost {
+    pub(super) org: OrgKey,
+    pub(super) target: TargetName,
+    /// Those that the stream gave again.
+    pub(super) back: u64,
+    /// Those that it has not any more.
+    pub(super) missing: i64,
 }
 
 /// One org in one target, held against the primary.
@@ -189,7 +203,16 @@ fn differing(difference: &Difference) -> DifferingHour {
 impl Verdict {
     pub(super) fn new(cutoff: Timestamp, behind: bool) -> Self {
         let (compared, stale, repaired) = (Vec::new(), Vec::new(), Vec::new());
-        Self { equal: false, cutoff, behind, compared, stale, repaired, applied_again: 0 }
+        Self {
+            equal: false,
+            cutoff,
+            behind,
+            compared,
+            stale,
+            repaired,
+            applied_again: 0,
+            lost: Vec::new(),
+        }
     }
 
     pub(super) fn judge(&mut self) {
@@ -214,6 +237,12 @@ impl Verdict {
             println!(
                 "{} messages that a target had not noted were applied again\n",
                 self.applied_again
+            );
+        }
+        for Lost { org, target, back, missing } in &self.lost {
+            println!(
+                "{target}, org {org}: {back} rows that had gone were read from the stream again; {missing} are \
+                 missing still (haystack ledger)\n"
             );
         }
         let heads = ["org", "target", "rows", "hours", "differing hours", "deletions", "refused"];
