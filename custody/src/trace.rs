@@ -136,10 +136,18 @@ impl Tracer<'_> {
     pub async fn raw(&self, sequence: u64, index: u16) -> Result<Option<Story>, Fault> {
         let Some(received) = self.received(sequence, index, None).await? else { return Ok(None) };
         let org = received.sender.as_ref().and_then(|(org, ..)| self.org(org));
-        let Some(org) = org else {
+        let org = if let Some(org) = org {
+            org
+        } else {
             let letters = self.letters(Stage::Normalize, None, &received.name).await?;
             let letters = about(letters, RAW, sequence, Some(u32::from(index)));
-            return Ok(Some(Story { received: Some(received), letters, ..Story::default() }));
+            // Registered meanwhile, and its letter redriven: then it went to the device's org.
+            let now = self.directory.device_named(&received.name);
+            let now = now.filter(|_| letters.is_empty()).and_then(|device| self.org(&device.org));
+            let Some(org) = now else {
+                return Ok(Some(Story { received: Some(received), letters, ..Story::default() }));
+            };
+            org
         };
         let mut story = self.story(&org, received.origin, None, &|_| true).await?;
         story.received = Some(received);

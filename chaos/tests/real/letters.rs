@@ -367,7 +367,7 @@ async fn letters_past_the_quota_become_one_and_all_of_them_arrive() {
     const SENT: u32 = 4_000;
     const QUOTA: u64 = 20;
     let platform = Platform::start(&format!("retention.letters_per_device = {QUOTA}")).await;
-    let failpoint = Failpoint { name: failpoint::BEFORE_RAW_ACK, passes: 2 };
+    let failpoint = Failpoint { name: failpoint::BEFORE_RAW_ACK, passes: 0 };
     let mut doomed = platform.doomed("bridge", failpoint);
     let _ingest = platform.service("ingest");
     let closed = Failpoint { name: failpoint::AFTER_MANY_CLOSED, passes: 0 };
@@ -389,7 +389,7 @@ async fn letters_past_the_quota_become_one_and_all_of_them_arrive() {
     // What the first bridge had filed is known to the second; a look now and then is not a count.
     assert!((2..=4 * QUOTA as usize).contains(&found.len()), "{} letters", found.len());
     let many = found.iter().filter(|letter| messages(letter) > 1).count();
-    assert!((2..=6).contains(&many), "{found:?}");
+    assert!((2..=12).contains(&many), "{many} letters for many");
     let by_stage = listed(&platform, &["--stage", "normalize", "--reason", "unknown_device"]);
     assert_eq!(by_stage.len(), found.len());
     platform.balances().await;

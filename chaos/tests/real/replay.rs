@@ -380,6 +380,8 @@ async fn an_undo_gives_back_what_a_redrive_gave() {
     platform.succeed(&["device", "add", DEVICE, "--type", "probe"]);
     platform.succeed(&["dead-letters", "redrive", "--all"]);
     holds(&platform, &by_first_version(SENT)).await;
+    let traced = platform.succeed(&["trace", "RAW-1-0"]);
+    assert!(traced.contains("redrive") && traced.contains("committed"), "{traced}");
     apply(&platform, MENDED);
     platform.succeed(&ALL);
     holds(&platform, &mended(SENT)).await;

@@ -43,6 +43,13 @@ async fn last(wire: &Wire, subject: &str) -> Result<Option<(u64, Letter)>, Publi
 
 /// Puts letters of one subject into the one that stands for many. Fsynced when it returns.
 pub async fn put_together(wire: &Wire, letters: &[Letter]) -> Result<(), PublishFault> {
+    for some in letters.chunks(MOST_PLACES) {
+        put_some(wire, some).await?;
+    }
+    Ok(())
+}
+
+async fn put_some(wire: &Wire, letters: &[Letter]) -> Result<(), PublishFault> {
     let Some(newest) = letters.last() else { return Ok(()) };
     let places: BTreeSet<Place> = letters.iter().filter_map(place_of).collect();
     let subject = newest.together(places.iter().copied().collect()).subject().to_string();
