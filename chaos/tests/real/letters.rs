@@ -366,7 +366,9 @@ async fn while_its_database_is_away_a_letter_waits_and_is_sent_once() {
 async fn letters_past_the_quota_become_one_and_all_of_them_arrive() {
     const SENT: u32 = 4_000;
     const QUOTA: u64 = 20;
-    let platform = Platform::start(&format!("retention.letters_per_device = {QUOTA}")).await;
+    // What a bridge had when it died comes again soon.
+    let settings = format!("retention.letters_per_device = {QUOTA}\nnats.ack_wait_seconds = 2");
+    let platform = Platform::start(&settings).await;
     let failpoint = Failpoint { name: failpoint::BEFORE_RAW_ACK, passes: 0 };
     let mut doomed = platform.doomed("bridge", failpoint);
     let _ingest = platform.service("ingest");
