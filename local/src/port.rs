@@ -1,7 +1,11 @@
 //! Loopback ports.
 
 use anyhow::{Context, Result};
-use std::net::{Ipv4Addr, Ipv6Addr, TcpListener};
+use std::{
+    collections::BTreeSet,
+    net::{Ipv4Addr, Ipv6Addr, TcpListener},
+    sync::{Mutex, PoisonError},
+};
 
 /// Below the range from which Linux takes ports for outgoing connections, so that a server that
 /// is stopped and started again finds its port free.
@@ -14,12 +18,18 @@ pub fn pick(preferred: u16, taken: &[u16]) -> Result<u16> {
     if !taken.contains(&preferred) && is_free(preferred) { Ok(preferred) } else { free(taken) }
 }
 
-/// A random free loopback port that is not among `taken`.
+/// What [`free`] gave before: its server may not listen yet.
+static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+
+/// A random free loopback port that is not among `taken`; never the same twice in a process.
 pub fn free(taken: &[u16]) -> Result<u16> {
     for _ in 0..ATTEMPTS {
         let random = getrandom::u32().context("the system gives no random numbers")?;
         let port = FREE.start + (random % u32::from(FREE.end - FREE.start)) as u16;
-        if !taken.contains(&port) && is_free(port) {
+        if !taken.contains(&port)
+            && is_free(port)
+            && GIVEN.lock().unwrap_or_else(PoisonError::into_inner).insert(port)
+        {
             return Ok(port);
         }
     }

@@ -251,8 +251,19 @@ impl Server for Postgres {
         let options = self.superuser("postgres");
         loop {
             match timeout(PROBE_TIMEOUT, options.connect()).await {
-                Ok(Ok(connection)) => {
+                Ok(Ok(mut connection)) => {
+                    let data = sqlx::query_scalar("show data_directory");
+                    let Ok(data): sqlx::Result<String> = data.fetch_one(&mut connection).await
+                    else {
+                        continue;
+                    };
                     let _ = connection.close().await;
+                    // Another cluster with our password, e.g. a copy of ours, has our port.
+                    anyhow::ensure!(
+                        fs::canonicalize(&data).ok() == fs::canonicalize(self.data()).ok(),
+                        "what answers on port {} is the PostgreSQL in {data}, not ours",
+                        self.port
+                    );
                     return Ok(());
                 }
                 Ok(Err(sqlx::Error::Database(error)))

@@ -388,7 +388,7 @@ mod tests {
             sender: Some("a.b".to_owned()),
             reason: None,
         };
-        assert_eq!(some.subject(), "dead.normalize._.a%2Eb");
+        assert_eq!(some.subject(), "dead.*._.a%2Eb");
         let org = Some(Some(OrgKey::parse("demo").unwrap()));
         assert_eq!(Filter { org, ..Filter::default() }.subject(), "dead.*.demo.*");
     }

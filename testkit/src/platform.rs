@@ -71,13 +71,7 @@ impl Platform {
             config,
         };
         platform.configure(extra);
-        // Servers that were made a moment ago, beside those of other tests: once in thousands of times one
-        // refuses a password that is right a moment later.
-        eventually("the platform is migrated", || async {
-            let output = platform.command(&["migrate", "--seed"]);
-            if output.status.success() { Ok(()) } else { Err(format!("{output:?}")) }
-        })
-        .await;
+        platform.succeed(&["migrate", "--seed"]);
         // From here on the broker keeps messages for the bridge, whether it runs or not.
         let mut bridge = platform.service("bridge");
         bridge.says("subscribed").await;

@@ -242,3 +242,33 @@ fn copy_data(template: &Path, data: &Path) {
         .status();
     assert!(copied.is_ok_and(|status| status.success()), "can't copy the cluster's template");
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use local::Server;
+
+    /// All clusters here have one template, and with it one password of the superuser.
+    #[tokio::test]
+    async fn a_cluster_whose_port_another_has_is_not_ready() {
+        let other = Postgres::start().await;
+        let folder = guard::folder("postgres");
+        let secrets = guard::folder("postgres-secrets");
+        let template = TEMPLATE.get().unwrap();
+        let superuser = local::postgres::superuser_secret(CLUSTER);
+        let password = fs::read(template.join("secrets").join(&superuser)).unwrap();
+        secret::private_folder(&secrets).unwrap();
+        secret::write(&secrets.join(superuser), &password).unwrap();
+        let server = lay_out(Layout {
+            name: CLUSTER,
+            folder: &folder,
+            secrets: &secrets,
+            port: other.port(),
+            extra: "",
+            timescaledb: false,
+            safe: false,
+        });
+        copy_data(template, &server.data());
+        assert!(server.ready().await.unwrap_err().to_string().contains("not ours"));
+    }
+}

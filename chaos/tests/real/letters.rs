@@ -240,6 +240,13 @@ async fn a_letter_that_is_dropped_is_gone_and_on_record() {
     assert_eq!(redrive(&platform, &[&number])["gone"], 1);
 }
 
+/// Sequence and index of the message that a letter is about.
+fn accepted(about: &str) -> (u64, u32) {
+    let mut parts = about.rsplit('/');
+    let index = parts.next().unwrap().parse().unwrap();
+    (parts.next().unwrap().parse().unwrap(), index)
+}
+
 #[tokio::test]
 async fn the_same_by_the_api_by_whom_it_is_allowed() {
     const SENT: u32 = 120;
@@ -255,8 +262,12 @@ async fn the_same_by_the_api_by_whom_it_is_allowed() {
     assert_eq!(next.body.as_array().unwrap().len(), SENT as usize + 1 - 50);
     let number = page.body[0]["number"].as_u64().unwrap();
     let shown = api.get(&format!("/dead-letter/{number}")).await;
-    // Two packs at once: which of their letters is the first is not said.
-    assert!(shown.body["message"]["payload"]["temperature"].is_number(), "{shown:?}");
+    // Letters of two packs may be filed in any order; messages are accepted in theirs.
+    let pages = page.body.as_array().into_iter().chain(next.body.as_array()).flatten();
+    let mut unknown: Vec<&Value> = pages.filter(|it| it["reason"] == "unknown_device").collect();
+    unknown.sort_by_key(|letter| accepted(letter["about"].as_str().unwrap()));
+    let place = unknown.iter().position(|letter| letter["number"] == number).unwrap();
+    assert_eq!(shown.body["message"]["payload"]["temperature"], place, "{shown:?}");
 
     // A reader of the org sees its letters and changes none; of unknown devices it learns nothing.
     let reader = api.key(1, &["read"]).await;
@@ -392,11 +403,12 @@ async fn letters_past_the_quota_become_one_and_all_of_them_arrive() {
     platform.balances().await;
     let found = listed(&platform, &[]);
     // What the first bridge had filed is known to the second; a look now and then is not a count.
-    assert!((2..=20 * QUOTA as usize).contains(&found.len()), "{} letters", found.len());
+    assert!((2..=4 * QUOTA as usize).contains(&found.len()), "{} letters", found.len());
     let many = found.iter().filter(|letter| messages(letter) > 1).count();
-    assert!((2..=12).contains(&many), "{many} letters for many");
+    assert!((2..=6).contains(&many), "{many} letters for many");
     let by_stage = listed(&platform, &["--stage", "normalize", "--reason", "unknown_device"]);
-    assert!(by_stage.len() >= many, "{} letters by their stage", by_stage.len());
+    assert_eq!(by_stage, found);
+    assert!(listed(&platform, &["--stage", "ingest"]).is_empty());
     let number = found.iter().find(|it| messages(it) > 1).unwrap()["number"].to_string();
     assert!(platform.succeed(&["dead-letters", "list"]).contains("messages; the last"));
     let traced = platform.command(&["trace", "RAW-1-0"]);

@@ -133,10 +133,21 @@ pub struct Quota {
 }
 
 /// A subject that this process has filed letters under.
+#[derive(Default)]
 struct Counted {
     letters: u64,
+    /// Admitted since the stream was asked: it may not have them yet.
+    fresh: u64,
     /// When the stream was asked how many there are.
     asked: Option<Instant>,
+}
+
+impl Counted {
+    fn admit(&mut self, most: u64) -> bool {
+        let admitted = self.letters <= most;
+        self.fresh += u64::from(admitted);
+        admitted
+    }
 }
 
 /// From so many of one process on, the stream is asked how many there are, ...
@@ -160,21 +171,20 @@ impl Quota {
             if counted.len() >= MOST_SENDERS && !counted.contains_key(&subject) {
                 counted.clear();
             }
-            let known =
-                counted.entry(subject.clone()).or_insert(Counted { letters: 0, asked: None });
+            let known = counted.entry(subject.clone()).or_insert(Counted::default());
             known.letters += 1;
             let due = known.asked.is_none_or(|asked| asked.elapsed() >= ASK_EVERY);
             if known.letters < ASK_FROM.min(self.most + 1) || !due {
-                return Ok(known.letters <= self.most);
+                return Ok(known.admit(self.most));
             }
             known.asked = Some(Instant::now());
             subject
         };
         let there = super::count(wire, &ask).await?;
         let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = counted.get_mut(&ask) {
-            known.letters = there + 1;
-        }
-        Ok(there < self.most)
+        let Some(known) = counted.get_mut(&ask) else { return Ok(there < self.most) };
+        known.letters = there.max(known.fresh) + 1;
+        known.fresh = 0;
+        Ok(known.admit(self.most))
     }
 }
