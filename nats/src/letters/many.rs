@@ -56,16 +56,21 @@ async fn put_some(wire: &Wire, letters: &[Letter]) -> Result<(), PublishFault> {
     for _ in 0..TRIES {
         let there = last(wire, &subject).await?;
         let number = there.as_ref().map_or(0, |(number, _)| *number);
-        let mut all = places.clone();
-        all.extend(there.iter().flat_map(|(_, letter)| letter.many.iter().copied()));
-        if all.len() > MOST_PLACES
-            && let Some((_, full)) = there
-        {
-            close(wire, &subject, number, &full).await?;
+        let mut first: BTreeSet<Place> =
+            there.iter().flat_map(|(_, letter)| letter.many.iter().copied()).collect();
+        let mut rest: Vec<Place> = places.difference(&first).copied().collect();
+        first.extend(rest.drain(..rest.len().min(MOST_PLACES.saturating_sub(first.len()))));
+        let mut open: Vec<Place> = first.into_iter().collect();
+        if !rest.is_empty() {
+            let full = newest.together(std::mem::take(&mut open));
+            open = if close(wire, &subject, number, &full).await? {
+                rest
+            } else {
+                places.iter().copied().collect()
+            };
             failpoint::hit(failpoint::AFTER_MANY_CLOSED);
-            all.clone_from(&places);
         }
-        match replace(wire, &subject, number, &newest.together(all.into_iter().collect())).await {
+        match replace(wire, &subject, number, &newest.together(open)).await {
             Err(PublishFault::Conflict) => {}
             done => return done,
         }
@@ -73,15 +78,21 @@ async fn put_some(wire: &Wire, letters: &[Letter]) -> Result<(), PublishFault> {
     Err(later(format!("{subject} is written by too many at once")))
 }
 
-/// Puts a full letter where nothing is added any more: under its number, so that one of that name is the same.
-/// Whoever is faster in between has its messages in both.
-async fn close(wire: &Wire, subject: &str, number: u64, full: &Letter) -> Result<(), PublishFault> {
+/// Puts a full letter where nothing is added any more: under the number of what it replaces. `false`: somebody did
+/// before, with all that stood there, but maybe not with what was to be added. Whoever is faster in between has
+/// its messages in both.
+async fn close(
+    wire: &Wire,
+    subject: &str,
+    number: u64,
+    full: &Letter,
+) -> Result<bool, PublishFault> {
     let stage = subject.split('.').nth(1).unwrap_or_default();
     let closed = subject.replacen(stage, &format!("{stage}-{number}"), 1);
     match replace(wire, &closed, 0, full).await {
-        // Somebody who was cut off did it before.
-        Err(PublishFault::Conflict) => Ok(()),
-        done => done,
+        // Somebody who was cut off, or is as quick.
+        Err(PublishFault::Conflict) => Ok(false),
+        done => done.map(|()| true),
     }
 }
 
