@@ -182,7 +182,7 @@ impl Quota {
             if counted.len() >= MOST_SENDERS && !counted.contains_key(&subject) {
                 counted.clear();
             }
-            let known = counted.entry(subject.clone()).or_insert(Counted::default());
+            let known = counted.entry(subject.clone()).or_default();
             known.letters += 1;
             let due = known.asked.is_none_or(|asked| asked.elapsed() >= ASK_EVERY);
             if known.letters < ASK_FROM.min(self.most + 1) || !due {
