@@ -19,7 +19,7 @@ use futures_util::{StreamExt, TryStreamExt, future::OptionFuture, stream};
 use nats::{
     envelope, inspect,
     publish::{Outgoing, publish},
-    replays,
+    records,
     streams::{RAW, TELEMETRY},
 };
 use std::{
@@ -164,14 +164,15 @@ async fn run<T>(
         rules: Rules::InForce,
     };
     let draft = Replay::new(spec, None, "bench".to_owned(), SystemClock.now());
-    let id = replays::begin(&stack.admin, draft).await?.replay.id;
+    let id = records::begin(&stack.admin, draft).await?.record.id;
     let watched = services.watched(stack)?;
     let alone = beside.is_none();
     let mut beside = std::pin::pin!(OptionFuture::from(beside));
     let (mut ended, mut begun, begun_waiting) = (None, None, Instant::now());
     let measured = loop {
         anyhow::ensure!(begun_waiting.elapsed() < LIMIT, "replay {id} is not done in {LIMIT:?}");
-        let kept = replays::get(&stack.admin, id).await?.context("it was made")?.replay;
+        let kept = records::get::<Replay>(&stack.admin, id.into()).await?;
+        let kept = kept.context("it was made")?.record;
         anyhow::ensure!(!matches!(kept.state, State::Failed(_)), "{:?}", kept.state);
         let (meter, first): &mut (Meter, Counts) = match &mut begun {
             Some(begun) => begun,

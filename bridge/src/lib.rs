@@ -17,7 +17,6 @@ use counters::Counters;
 use domain::{
     DeviceId, Holds,
     chunk::{self, Digest},
-    normalize::TimeLimits,
 };
 use mqtt::{Broker, Tls};
 use nats::{
@@ -91,14 +90,6 @@ pub async fn leave(
     serve(config, broker(config)?.leaving(), wire, lifecycle, holds).await
 }
 
-/// Moments that are believed.
-pub fn time_limits(config: &Config) -> TimeLimits {
-    TimeLimits {
-        ahead_micros: i64::from(config.bridge.future_limit_seconds) * 1_000_000,
-        ..TimeLimits::default()
-    }
-}
-
 async fn serve(
     config: &Config,
     broker: Broker,
@@ -127,7 +118,7 @@ async fn serve(
     let quota = Arc::new(nats::letters::Quota::new(config.retention.letters_per_device.into()));
     let shared =
         Shared { wire, directory, counters, holds, shutdown, link, overrun, ack_wait, quota };
-    let limits = time_limits(config);
+    let limits = config.time_limits();
     let open = chunk::Limits {
         age: Duration::from_secs(config.bridge.transaction_seconds.into()),
         ..chunk::Limits::default()

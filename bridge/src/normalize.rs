@@ -6,14 +6,8 @@
 
 mod batch;
 mod clocks;
-mod codec;
-mod entry;
-#[cfg(test)]
-mod fixtures;
 mod keep;
-mod message;
 mod news;
-mod size;
 mod store;
 mod strangers;
 
@@ -21,16 +15,13 @@ use crate::Shared;
 use batch::Work;
 use clocks::Clocks;
 use domain::{Clock, SystemClock, failpoint, normalize::TimeLimits};
-use entry::Strangers;
-pub(crate) use entry::{Known, NotYet};
 use keep::ask_for_time;
-pub(crate) use message::{Normalized, Stored, normalize_message, normalize_one};
 use nats::{
     CancellationToken, Delivery, Reader, consume::Durable, inspect::NORMALIZE, publish::Patience,
     streams::RAW,
 };
 use news::News;
-pub(crate) use size::{cut, group_bytes};
+use rules::{Known, Normalized, NotYet, Stored, Strangers, normalize_message};
 use std::{sync::Arc, time::Duration};
 use store::store;
 use strangers::Aside;

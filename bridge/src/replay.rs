@@ -5,34 +5,30 @@
 //! How far it is, is saved after the stream has what it gave. Whoever takes it up from there does the last
 //! piece again, which changes nothing. Live readings go first: where they are late, a replay waits.
 
-mod again;
 mod flow;
-pub mod preview;
 
-use crate::{
-    Shared, letters,
-    normalize::{cut, group_bytes},
-};
-use again::{about, again};
+use crate::{Shared, letters};
 use domain::{
     Batch, Clock, Deletion, Group, OrgKey, Origin, OriginStream, Position, Revision, SystemClock,
-    TargetName, Timestamp, failpoint,
+    TargetName, failpoint,
     normalize::TimeLimits,
     raw::{Pack, ProfileRef, RawMessage, Sender},
-    replay::{Counts, Rules, Spec, State},
+    replay::{Counts, Replay, Rules, State},
     subject::Subject,
 };
 use flow::Flow;
 use futures_util::{StreamExt, stream};
 use nats::{
-    PublishFault, Wire,
+    PublishFault,
     consume::read_placed,
     envelope, outcome,
-    publish::{Outgoing, Patience, last_sequence, sequence_since, until_stored},
-    replays::{self, Kept, ReplayFault},
+    publish::{Outgoing, Patience, until_stored},
+    records::{self, Kept, Record, RecordFault},
+    replays::{named, range},
     retention,
     streams::RAW,
 };
+use rules::{Again, about, again, cut, group_bytes};
 use std::{
     collections::{BTreeMap, BTreeSet},
     hash::{DefaultHasher, Hasher},
@@ -42,8 +38,6 @@ use tokio::time::{Instant, sleep};
 
 /// How often it is looked for a replay to work on.
 const LOOK: Duration = Duration::from_secs(1);
-/// A replay whose owner says nothing for so long is taken over, in microseconds.
-const SILENCE: i64 = 15_000_000;
 /// How often an owner that rests says that it is there.
 const TOUCH: Duration = Duration::from_secs(3);
 /// Messages of `RAW` that are asked for at once.
@@ -82,9 +76,10 @@ pub(crate) async fn run(shared: Shared, settings: Settings) {
     // Those below it are over.
     let mut first_open = 1;
     while !shared.shutdown.is_cancelled() {
-        match next(&shared, &settings, &mut first_open).await {
+        let (now, owner) = (SystemClock.now(), &settings.owner);
+        match records::take::<Replay>(&shared.wire, owner, now, &mut first_open).await {
             Ok(Some(kept)) => {
-                let id = kept.replay.id;
+                let id = kept.record.id;
                 let (named, looked, flow) = (BTreeSet::new(), None, Flow::new(settings.lag));
                 let (shared, settings) = (&shared, &settings);
                 let worker = Worker { shared, settings, kept, named, looked, flow };
@@ -103,64 +98,11 @@ pub(crate) async fn run(shared: Shared, settings: Settings) {
     }
 }
 
-/// The first replay that nobody works on, taken.
-async fn next(
-    shared: &Shared,
-    settings: &Settings,
-    first_open: &mut u16,
-) -> Result<Option<Kept>, ReplayFault> {
-    let newest = replays::newest(&shared.wire).await?;
-    let mut all_over = true;
-    for id in *first_open..=newest {
-        let Some(mut kept) = replays::get(&shared.wire, id).await? else { continue };
-        let over = kept.replay.state == State::Done;
-        if over && all_over {
-            *first_open = id + 1;
-        }
-        all_over &= over;
-        let silent = SystemClock.now().micros() - kept.replay.touched_at.micros() > SILENCE;
-        if kept.replay.state != State::Running || (kept.replay.owner.is_some() && !silent) {
-            continue;
-        }
-        kept.replay.owner = Some(settings.owner.clone());
-        kept.replay.touched_at = SystemClock.now();
-        match replays::put(&shared.wire, kept).await {
-            Ok(kept) => return Ok(Some(kept)),
-            // Another bridge was faster.
-            Err(ReplayFault::Conflict(_)) => {}
-            Err(fault) => return Err(fault),
-        }
-    }
-    Ok(None)
-}
-
-/// The first and the last sequence of `RAW` that a replay is about; the last is before the first where there
-/// is none.
-async fn range(wire: &Wire, spec: &Spec) -> Result<(u64, u64), PublishFault> {
-    let since = async |moment: Timestamp| sequence_since(wire, RAW, "raw.>", moment).await;
-    let end = last_sequence(wire, RAW, "raw.>").await? + 1;
-    let first = since(spec.from).await?.unwrap_or(end);
-    let last = since(spec.to).await?.unwrap_or(end) - 1;
-    Ok((first, last.max(first - 1)))
-}
-
-/// The versions that replays up to a number named: their messages may have been normalized by them.
-async fn named(wire: &Wire, up_to: u16) -> Result<BTreeSet<u32>, ReplayFault> {
-    let mut named = BTreeSet::new();
-    for id in 1..=up_to {
-        let kept = replays::get(wire, id).await?;
-        if let Some(Rules::Version(version)) = kept.map(|kept| kept.replay.spec.rules) {
-            named.insert(version);
-        }
-    }
-    Ok(named)
-}
-
 /// Why work on a replay ends early.
 #[derive(Debug, thiserror::Error)]
 enum Rest {
     #[error(transparent)]
-    Record(#[from] ReplayFault),
+    Record(#[from] RecordFault),
     #[error(transparent)]
     Stream(#[from] PublishFault),
     #[error("stopping")]
@@ -170,7 +112,7 @@ enum Rest {
 struct Worker<'a> {
     shared: &'a Shared,
     settings: &'a Settings,
-    kept: Kept,
+    kept: Kept<Replay>,
     /// Versions that replays before this one named.
     named: BTreeSet<u32>,
     looked: Option<Instant>,
@@ -182,8 +124,8 @@ impl Worker<'_> {
         if !self.begin().await? {
             return Ok(());
         }
-        self.named = named(&self.shared.wire, self.kept.replay.id).await?;
-        let (first, last) = (self.kept.replay.done + 1, self.kept.replay.last);
+        self.named = named(&self.shared.wire, self.kept.record.number()).await?;
+        let (first, last) = (self.kept.record.done + 1, self.kept.record.last);
         let wire = self.shared.wire.clone();
         let messages = stream::iter(first..=last).map(|sequence| {
             let wire = wire.clone();
@@ -210,18 +152,18 @@ impl Worker<'_> {
         if piece.messages > 0 && !self.store(piece).await? {
             return Ok(());
         }
-        self.kept.replay.state = State::Done;
-        self.kept.replay.owner = None;
+        self.kept.record.state = State::Done;
+        self.kept.record.owner = None;
         self.save().await.map(drop)
     }
 
     /// Finds out which messages it is about, where that is not known yet. `false`: it can't go on, because
     /// while it rested `RAW` has let go of some of them.
     async fn begin(&mut self) -> Result<bool, Rest> {
-        if self.kept.replay.first > 0 {
+        if self.kept.record.first > 0 {
             let held = retention::held(&self.shared.wire, RAW).await;
             let held = held.map_err(|fault| PublishFault::Later(fault.to_string()))?;
-            let replay = &mut self.kept.replay;
+            let replay = &mut self.kept.record;
             if replay.done >= replay.last || held.first <= replay.done + 1 {
                 return Ok(true);
             }
@@ -234,8 +176,8 @@ impl Worker<'_> {
             replay.owner = None;
             return self.save().await.map(|_| false);
         }
-        let (first, last) = range(&self.shared.wire, &self.kept.replay.spec).await?;
-        let replay = &mut self.kept.replay;
+        let (first, last) = range(&self.shared.wire, &self.kept.record.spec).await?;
+        let replay = &mut self.kept.record;
         (replay.first, replay.last, replay.done) = (first, last, first - 1);
         self.save().await.map(|_| true)
     }
@@ -248,7 +190,7 @@ impl Worker<'_> {
         body: &[u8],
     ) -> Result<BTreeMap<u16, Sender>, PublishFault> {
         let mut known = BTreeMap::new();
-        if self.kept.replay.spec.rules != Rules::Own {
+        if self.kept.record.spec.rules != Rules::Own {
             return Ok(known);
         }
         let Ok(pack) = envelope::decode_borrowed::<Pack<'_>>(body) else { return Ok(known) };
@@ -275,7 +217,7 @@ impl Worker<'_> {
         strangers: &BTreeMap<u16, Sender>,
         piece: &mut Piece,
     ) {
-        let replay = &self.kept.replay;
+        let replay = &self.kept.record;
         // What can't be read now is a letter of live normalizing.
         let Ok(pack) = envelope::decode_borrowed::<Pack<'_>>(body) else { return };
         let directory = self.shared.directory.read();
@@ -305,14 +247,14 @@ impl Worker<'_> {
             let (mut last, mut amount) = (0, removals.len() as u64);
             for batch in batches(groups, &removals) {
                 amount += batch.samples() as u64;
-                let message = message(&org, self.kept.replay.id, done, &batch);
+                let message = message(&org, self.kept.record.id, done, &batch);
                 let stored = until_stored(&self.shared.wire, message, &self.patience()).await;
                 last = stored.map_err(|_| Rest::Stopping)?.sequence();
             }
             self.flow.send(org, last, amount, std::time::Instant::now());
         }
         failpoint::hit(failpoint::BEFORE_REPLAY_SAVED);
-        let replay = &mut self.kept.replay;
+        let replay = &mut self.kept.record;
         replay.done = done;
         replay.counts = replay.counts.plus(counts);
         replay.last_failure = failure.or(replay.last_failure.take());
@@ -321,18 +263,18 @@ impl Worker<'_> {
     }
 
     fn patience(&self) -> Patience {
-        self.shared.patience(format!("replay/{}", self.kept.replay.id))
+        self.shared.patience(format!("replay/{}", self.kept.record.id))
     }
 
     /// Writes the record; `false`: somebody else did, who stopped it or took it over.
     async fn save(&mut self) -> Result<bool, Rest> {
-        self.kept.replay.touched_at = SystemClock.now();
-        match replays::put(&self.shared.wire, self.kept.clone()).await {
+        self.kept.record.touched_at = SystemClock.now();
+        match records::put(&self.shared.wire, self.kept.clone()).await {
             Ok(kept) => {
                 self.kept = kept;
                 Ok(true)
             }
-            Err(ReplayFault::Conflict(id)) => {
+            Err(RecordFault::Conflict(_, id)) => {
                 tracing::info!(replay = id, "somebody else took it");
                 Ok(false)
             }
@@ -342,7 +284,7 @@ impl Worker<'_> {
 
     /// Lets another bridge take it up at once.
     async fn give_back(mut self) -> Result<(), Rest> {
-        self.kept.replay.owner = None;
+        self.kept.record.owner = None;
         self.save().await.map(drop)
     }
 
@@ -365,9 +307,11 @@ impl Worker<'_> {
             }
             if touched.elapsed() > TOUCH {
                 let full = || "what it gave before is on its way to the targets".to_owned();
-                self.kept.replay.waits = Some(late.unwrap_or_else(full));
+                self.kept.record.waits = Some(late.unwrap_or_else(full));
                 if !self.save().await? {
-                    return Err(ReplayFault::Conflict(self.kept.replay.id).into());
+                    return Err(
+                        RecordFault::Conflict(Replay::NAME, self.kept.record.number()).into()
+                    );
                 }
                 touched = Instant::now();
             }
@@ -451,8 +395,8 @@ impl Piece {
         self.counts.readings + self.counts.removals
     }
 
-    fn add(&mut self, given: again::Again, device: &domain::DeviceId) {
-        let again::Again { org, group, removals, failure } = given;
+    fn add(&mut self, given: Again, device: &domain::DeviceId) {
+        let Again { org, group, removals, failure } = given;
         if let Some(failure) = failure {
             self.counts.failed += 1;
             self.failure = Some(format!("{device}: {failure}"));

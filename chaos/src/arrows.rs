@@ -3,17 +3,18 @@
 use std::{collections::BTreeMap, process::Command};
 
 /// A room and the rooms it may depend on. Arrows go downward; services never import one another.
-const ROOMS: [(&str, &[&str]); 15] = [
+const ROOMS: [(&str, &[&str]); 16] = [
     ("domain", &[]),
     ("nats", &["domain"]),
+    ("rules", &["domain", "nats"]),
     ("store", &["domain"]),
     ("service", &["domain"]),
-    ("bridge", &["domain", "nats", "service"]),
+    ("bridge", &["domain", "nats", "rules", "service"]),
     ("ingest", &["domain", "custody", "nats", "store", "service"]),
     ("building", &["domain"]),
     ("simulator", &["domain", "building", "nats", "store", "service"]),
     ("control-api", &["domain", "building", "nats", "store", "service"]),
-    ("custody", &["domain", "building", "nats", "store"]),
+    ("custody", &["domain", "building", "nats", "rules", "store"]),
     ("local", &["domain"]),
     (
         "cli",

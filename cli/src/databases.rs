@@ -2,6 +2,7 @@
 
 use anyhow::Context;
 use domain::TargetName;
+use nats::targets::Register;
 use service::Config;
 use store::{Database, Limits, Login};
 
@@ -14,6 +15,18 @@ pub(crate) fn open(config: &Config, url: &str, command: &str) -> anyhow::Result<
     let limits = Limits { connections: CONNECTIONS, ..Limits::default() };
     let login = Login { url: url.to_owned(), pgpass };
     Ok(Database::open(&login, &format!("haystack {command}"), limits)?)
+}
+
+/// The same, of those that were not let go, the primary first.
+pub(crate) fn attached(
+    config: &Config,
+    register: &Register,
+    command: &str,
+) -> anyhow::Result<Vec<(TargetName, Database)>> {
+    let mut databases = targets(config, command)?;
+    databases.retain(|(name, _)| register.get(name).is_none_or(|it| it.detached.is_none()));
+    databases.sort_by_key(|(name, _)| name != config.primary().0);
+    Ok(databases)
 }
 
 /// Opens every target under the role that writes.

@@ -4,7 +4,7 @@ use crate::{Globals, connect, databases, table::Table};
 use clap::Args;
 use custody::{
     compare::Target,
-    ledger::{Account, Hop, Ledger, QUICK_ROWS, Question, orgs_of, settle},
+    ledger::{Account, Hop, Ledger, QUICK_ROWS, Question, orgs_of},
     tell::ledger_as_json,
 };
 use domain::{OrgId, OrgKey, Timestamp, directory::Directory, ledger::hour_of};
@@ -65,9 +65,7 @@ pub(crate) async fn run(args: &LedgerArgs, globals: &Globals) -> anyhow::Result<
     });
     let only = only.transpose()?;
     let register = targets::list(&wire).await?;
-    let mut databases = databases::targets(&config, "ledger")?;
-    databases.retain(|(name, _)| register.get(name).is_none_or(|it| it.detached.is_none()));
-    databases.sort_by_key(|(name, _)| name != config.primary().0);
+    let databases = databases::attached(&config, &register, "ledger")?;
     let targets: Vec<Target<'_>> =
         databases.iter().map(|(name, database)| Target { name, database }).collect();
     let now = connect::now_here();
@@ -77,12 +75,7 @@ pub(crate) async fn run(args: &LedgerArgs, globals: &Globals) -> anyhow::Result<
     let question = Question { wire: &wire, targets, orgs, register: &register, hours, rows };
     let mut ledger = question.ask().await?;
     if args.settle && !ledger.is_balanced() {
-        for (name, account) in &ledger.targets {
-            let Some(target) = targets.iter().find(|target| target.name == name) else { continue };
-            let raw = (name == config.primary().0).then_some(&ledger.raw);
-            settle(&wire, *target, raw, account).await?;
-        }
-        ledger = question.ask().await?;
+        ledger = question.settle(&ledger).await?;
     }
     for (_, account) in &mut ledger.targets {
         let wanted = |id: OrgId| only.is_none_or(|only| only == id);
@@ -103,9 +96,7 @@ pub(crate) async fn run(args: &LedgerArgs, globals: &Globals) -> anyhow::Result<
 pub(crate) async fn look(config: &service::Config) -> anyhow::Result<Ledger> {
     let wire = connect::now(config, "operator").await?;
     let (directory, register) = (nats::model::load(&wire).await?, targets::list(&wire).await?);
-    let mut databases = databases::targets(config, "ledger")?;
-    databases.retain(|(name, _)| register.get(name).is_none_or(|it| it.detached.is_none()));
-    databases.sort_by_key(|(name, _)| name != config.primary().0);
+    let databases = databases::attached(config, &register, "ledger")?;
     let targets: Vec<Target<'_>> =
         databases.iter().map(|(name, database)| Target { name, database }).collect();
     let (now, orgs) = (connect::now_here(), orgs_of(&directory));

@@ -10,6 +10,7 @@ mod device_type;
 mod doctor;
 mod gaps;
 mod healthy;
+mod job;
 mod key;
 mod ledger;
 mod live;
@@ -98,6 +99,9 @@ enum Command {
     DeadLetters(dead_letters::LettersCommand),
     /// Process history again by today's rules, or take that back
     Replay(replay::ReplayArgs),
+    /// Long work that callers of the API asked for: how far it is, what it told
+    #[command(subcommand)]
+    Job(job::JobCommand),
     /// Exit 0 if a service that runs here answers, for health checks
     Healthy(healthy::HealthyArgs),
     /// Compare the targets: the same rows in each, by org and hour?
@@ -197,6 +201,7 @@ async fn run(command: Command, globals: &Globals) -> anyhow::Result<ExitCode> {
         Command::Transactions(args) => transactions::run(&args, globals).await,
         Command::DeadLetters(command) => dead_letters::run(command, globals).await,
         Command::Replay(args) => replay::run(args, globals).await,
+        Command::Job(command) => job::run(command, globals).await,
         Command::Healthy(args) => healthy::run(&args, globals).await,
         Command::Verify(args) => verify::run(&args, globals).await,
         Command::Trace(args) => trace::run(&args, globals).await,

@@ -11,7 +11,8 @@ use domain::{
 };
 use nats::{
     Wire,
-    replays::{self, Kept},
+    records::{self, Kept},
+    replays,
 };
 use serde_json::{Value, json};
 use service::Config;
@@ -22,7 +23,7 @@ const LOOK: Duration = Duration::from_millis(500);
 /// Characters of a bar.
 const BAR: usize = 30;
 /// Replays that a list shows.
-const LISTED: u16 = 50;
+const LISTED: usize = 50;
 
 #[derive(Args)]
 #[command(args_conflicts_with_subcommands = true)]
@@ -130,7 +131,7 @@ async fn do_it(wire: &Wire, command: ReplayCommand) -> anyhow::Result<ExitCode> 
     match command {
         ReplayCommand::List { json } => list(wire, json).await,
         ReplayCommand::Show { id, json } => {
-            let replay = find(wire, id).await?.replay;
+            let replay = find(wire, id).await?.record;
             if json {
                 println!("{}", serde_json::to_string_pretty(&shown(&replay))?);
             } else {
@@ -140,31 +141,17 @@ async fn do_it(wire: &Wire, command: ReplayCommand) -> anyhow::Result<ExitCode> 
         }
         ReplayCommand::Follow { id } => follow(wire, id).await,
         ReplayCommand::Stop { id } => {
-            let replay = replays::change(wire, id, Replay::stop).await?;
+            let replay = records::change(wire, id.into(), Replay::stop).await?;
             println!("replay {id} is stopped: {}", progress(&replay));
             Ok(ExitCode::SUCCESS)
         }
         ReplayCommand::Resume { id } => {
-            replays::change(wire, id, Replay::resume).await?;
+            records::change(wire, id.into(), Replay::resume).await?;
             follow(wire, id).await
         }
         ReplayCommand::Undo { id, detach } => {
-            let before = find(wire, id).await?.replay;
-            anyhow::ensure!(
-                before.state != State::Running,
-                "replay {id} is running; `haystack replay stop {id}` first"
-            );
-            for later in id + 1..=replays::newest(wire).await? {
-                let later = replays::get(wire, later).await?.map(|kept| kept.replay);
-                if let Some(later) = later.filter(|later| later.undoes == Some(id)) {
-                    anyhow::bail!(
-                        "replay {id} was taken back by replay {}, or will be: `haystack replay show {0}`",
-                        later.id
-                    );
-                }
-            }
-            let spec = Spec { rules: Rules::Own, ..before.spec };
-            start(wire, spec, Some(id), detach).await
+            let replay = replays::undo(wire, id, by(wire), SystemClock.now()).await?;
+            begun(wire, replay.id, detach).await
         }
     }
 }
@@ -201,32 +188,29 @@ async fn begin(config: &Config, wire: &Wire, args: BeginArgs) -> anyhow::Result<
     if dry_run {
         return dry::run(config, wire, &known, spec, json).await;
     }
-    start(wire, spec, None, detach).await
+    let replay = Replay::new(spec, None, by(wire), SystemClock.now());
+    begun(wire, records::begin(wire, replay).await?.record.id, detach).await
 }
 
-async fn start(
-    wire: &Wire,
-    spec: Spec,
-    undoes: Option<u16>,
-    detach: bool,
-) -> anyhow::Result<ExitCode> {
-    let by = wire.author.as_ref().map_or_else(String::new, |author| author.who.clone());
-    let replay = Replay::new(spec, undoes, by, SystemClock.now());
-    let id = replays::begin(wire, replay).await?.replay.id;
+fn by(wire: &Wire) -> String {
+    wire.author.as_ref().map_or_else(String::new, |author| author.who.clone())
+}
+
+async fn begun(wire: &Wire, id: u16, detach: bool) -> anyhow::Result<ExitCode> {
     println!("replay {id} begins");
     if detach { Ok(ExitCode::SUCCESS) } else { follow(wire, id).await }
 }
 
-async fn find(wire: &Wire, id: u16) -> anyhow::Result<Kept> {
-    let found = replays::get(wire, id).await?;
+async fn find(wire: &Wire, id: u16) -> anyhow::Result<Kept<Replay>> {
+    let found = records::get(wire, id.into()).await?;
     found.with_context(|| format!("there is no replay {id}; `haystack replay list` names them"))
 }
 
 async fn list(wire: &Wire, as_json: bool) -> anyhow::Result<ExitCode> {
-    let newest = replays::newest(wire).await?;
+    let newest = records::newest::<Replay>(wire).await?;
     let mut replays = Vec::new();
-    for id in (1..=newest).rev().take(LISTED.into()) {
-        replays.extend(replays::get(wire, id).await?.map(|kept| kept.replay));
+    for id in (1..=newest).rev().take(LISTED) {
+        replays.extend(records::get::<Replay>(wire, id).await?.map(|kept| kept.record));
     }
     if as_json {
         let all: Vec<Value> = replays.iter().map(shown).collect();
@@ -317,7 +301,7 @@ fn shown(replay: &Replay) -> Value {
 /// Shows a bar until it is over. Whoever interrupts it interrupts the showing alone.
 async fn follow(wire: &Wire, id: u16) -> anyhow::Result<ExitCode> {
     loop {
-        let replay = find(wire, id).await?.replay;
+        let replay = find(wire, id).await?.record;
         let filled = (replay.share() * BAR as f64) as usize;
         let bar: String = (0..BAR).map(|at| if at < filled { '#' } else { '.' }).collect();
         let terminal = std::io::stderr().is_terminal();

@@ -4,8 +4,9 @@ use crate::{Globals, connect, databases, table::Table};
 use anyhow::Context;
 use clap::Subcommand;
 use custody::{
-    backfill::{Progress, fill},
+    backfill::{Progress, fill_all},
     compare::Target,
+    tell::filling,
 };
 use domain::{Clock, OrgKey, SystemClock, TargetName, Timestamp};
 use nats::{
@@ -21,7 +22,7 @@ use std::{
     process::ExitCode,
     time::{Duration, Instant},
 };
-use store::Database;
+use store::{Database, OrgRef};
 
 /// How often a long work says how far it is.
 const SAY_EVERY: Duration = Duration::from_secs(2);
@@ -242,33 +243,17 @@ async fn backfill(
         let database = databases.get(name);
         database.with_context(|| format!("there is no target {name}; configured are {known}"))
     };
-    anyhow::ensure!(from != to, "a target can't be filled from itself");
     let (from, to) =
         (Target { name: from, database: find(from)? }, Target { name: to, database: find(to)? });
-    let mut orgs = store::read::orgs(from.database).await.with_context(|| from.name.to_string())?;
-    let there = store::read::orgs(to.database).await.with_context(|| to.name.to_string())?;
-    orgs.retain(|org| only.is_none_or(|only| only == &org.key));
-    anyhow::ensure!(!orgs.is_empty(), "{} knows no such org", from.name);
-    if let Some(missing) = orgs.iter().find(|org| !there.contains(org)) {
-        anyhow::bail!(
-            "{} has no tables of org {} yet: ingest must run with it first, which makes them",
-            to.name,
-            missing.key
-        );
-    }
     let begun = Instant::now();
     let mut said = begun;
-    for org in &orgs {
-        let mut tell = |done: Progress| {
-            if said.elapsed() >= SAY_EVERY {
-                said = Instant::now();
-                eprintln!(
-                    "org {}: {} of about {} rows, {} new in {}",
-                    org.key, done.looked_at, done.all, done.written, to.name
-                );
-            }
-        };
-        let done = fill(org, from, to, &mut tell).await?;
+    let mut tell = |org: &OrgRef, done: Progress| {
+        if said.elapsed() >= SAY_EVERY {
+            said = Instant::now();
+            eprintln!("{}", filling(org, to, done));
+        }
+    };
+    for (org, done) in fill_all(from, to, only, &mut tell).await? {
         println!(
             "org {}: {} rows looked at, {} new in {}, {} deletions",
             org.key, done.looked_at, done.written, to.name, done.deletions

@@ -2,7 +2,7 @@
 //! like everything, so what was deleted, or came later, stays as it is.
 
 use crate::{Fault, compare::Target};
-use domain::{Row, Timestamp, Work};
+use domain::{OrgKey, Row, Timestamp, Work};
 use store::{
     OrgRef, Verdict, Writer,
     read::{self, Key},
@@ -29,13 +29,43 @@ pub struct Progress {
     pub refused: u64,
 }
 
+/// Fills orgs of a target, all or one, that both know. `progress` hears how far each is.
+pub async fn fill_all(
+    from: Target<'_>,
+    to: Target<'_>,
+    only: Option<&OrgKey>,
+    progress: &mut (dyn FnMut(&OrgRef, Progress) + Send),
+) -> Result<Vec<(OrgRef, Progress)>, Fault> {
+    if from.name == to.name {
+        return Err(Fault::Refused("a target can't be filled from itself".to_owned()));
+    }
+    let mut orgs = read::orgs(from.database).await.map_err(from.fault())?;
+    let there = read::orgs(to.database).await.map_err(to.fault())?;
+    orgs.retain(|org| only.is_none_or(|only| only == &org.key));
+    if orgs.is_empty() {
+        return Err(Fault::Refused(format!("{} knows no such org", from.name)));
+    }
+    if let Some(missing) = orgs.iter().find(|org| !there.contains(org)) {
+        return Err(Fault::Refused(format!(
+            "{} has no tables of org {} yet: ingest must run with it first, which makes them",
+            to.name, missing.key
+        )));
+    }
+    let mut filled = Vec::with_capacity(orgs.len());
+    for org in orgs {
+        let done = fill(&org, from, to, &mut |done| progress(&org, done)).await?;
+        filled.push((org, done));
+    }
+    Ok(filled)
+}
+
 /// Fills an org of a target. Pieces that both have alike are not written: begun anew, it goes on where it
 /// was. `progress` is told after each piece.
-pub async fn fill(
+async fn fill(
     org: &OrgRef,
     from: Target<'_>,
     to: Target<'_>,
-    progress: &mut dyn FnMut(Progress),
+    progress: &mut (dyn FnMut(Progress) + Send),
 ) -> Result<Progress, Fault> {
     let writer = Writer::new(to.database.clone());
     let mut done = Progress {

@@ -141,49 +141,6 @@ pub async fn on_its_way(
     Ok((Recent { from: cutoff, to: now.plus_micros(CLOCKS) }, cutoff < now))
 }
 
-/// One org in all targets, the primary first: each other one compared, and entities of each whose current row
-/// is not their newest.
-pub struct Everywhere {
-    /// Something that was accepted is still on its way: it was left out.
-    pub behind: bool,
-    /// Each but the primary.
-    pub compared: Vec<(TargetName, Compared)>,
-    /// Each.
-    pub stale: Vec<(TargetName, Vec<EntityId>)>,
-}
-
-impl Everywhere {
-    /// Compares; each differing hour with at most `samples` of its keys.
-    pub async fn ask(
-        wire: &Wire,
-        targets: &[Target<'_>],
-        org: &OrgRef,
-        samples: usize,
-        here: Timestamp,
-    ) -> Result<Self, Fault> {
-        let names: Vec<TargetName> = targets.iter().map(|target| target.name.clone()).collect();
-        let (recent, behind) =
-            on_its_way(wire, &names, std::slice::from_ref(&org.key), here).await?;
-        let (mut compared, mut stale) = (Vec::new(), Vec::new());
-        for &target in targets {
-            let primary = targets[0];
-            if target.name != primary.name {
-                let pair = Pair { wire, org, primary, other: target, recent };
-                compared.push((target.name.clone(), pair.compare(samples).await?));
-            }
-            let entities = self::stale(target, org).await?;
-            stale.push((target.name.clone(), entities));
-        }
-        Ok(Self { behind, compared, stale })
-    }
-
-    /// Whether all hold the same.
-    pub fn is_equal(&self) -> bool {
-        let equal = |it: &Compared| it.report.differing.is_empty() && it.deletions == 0;
-        self.compared.iter().all(|(_, it)| equal(it)) && self.stale.iter().all(|it| it.1.is_empty())
-    }
-}
-
 /// Entities of an org whose current row in a target is not their newest.
 pub async fn stale(target: Target<'_>, org: &OrgRef) -> Result<Vec<EntityId>, Fault> {
     stale_current(target.database, org).await.map_err(target.fault())

@@ -3,7 +3,8 @@
 
 mod mend;
 
-pub use mend::{apply_again, fold, restore, settle};
+use mend::settle;
+pub use mend::{apply_again, fold, restore};
 
 use crate::{Fault, compare::Target};
 use domain::{
@@ -186,6 +187,19 @@ impl Question<'_> {
             }
         }
         Ok(Ledger { raw, targets, away })
+    }
+
+    /// Takes what is there as right; the ledger as it is then.
+    pub async fn settle(&self, ledger: &Ledger) -> Result<Ledger, Fault> {
+        for (at, target) in self.targets.iter().enumerate() {
+            let Some((_, account)) = ledger.targets.iter().find(|(name, _)| name == target.name)
+            else {
+                continue;
+            };
+            let raw = (at == 0).then_some(&ledger.raw);
+            settle(self.wire, *target, raw, account).await?;
+        }
+        self.ask().await
     }
 
     /// Up to which sequence a target has applied everything.

@@ -5,10 +5,12 @@ pub mod backfill;
 pub mod compare;
 pub mod gaps;
 pub mod ledger;
+pub mod preview;
 pub mod repair;
 pub mod tell;
 pub mod trace;
 mod truth;
+pub mod verify;
 
 /// Why a question has no answer.
 #[derive(Debug, thiserror::Error)]
@@ -19,6 +21,9 @@ pub enum Fault {
     /// The same, of a letter or a message.
     #[error(transparent)]
     Message(#[from] nats::PublishFault),
+    /// It can't be done as things are.
+    #[error("{0}")]
+    Refused(String),
     /// A database is away or refuses.
     #[error("target {0}: {1}")]
     Target(domain::TargetName, store::Fault),

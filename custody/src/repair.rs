@@ -72,7 +72,7 @@ impl Named {
 pub async fn repair(
     pair: &Pair<'_>,
     prune: bool,
-    progress: &mut dyn FnMut(String),
+    progress: &mut (dyn FnMut(String) + Send),
 ) -> Result<Repaired, Fault> {
     let refused = pair.refused().await?;
     let mut job = Job { pair, refused, prune, done: Repaired::default() };

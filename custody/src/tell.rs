@@ -1,13 +1,20 @@
 //! Stories, gaps and ledgers as programs read them.
 
 use crate::{
-    compare::{Compared, Everywhere},
+    backfill::Progress,
+    compare::Target,
     gaps::{Gap, Source, Why},
     ledger::{Account, Hop, Ledger},
+    preview::{Changes, Preview, Sample},
     trace::{Fate, Story},
 };
-use domain::{OrgId, OrgKey, OriginStream, RowVersion, TargetName, directory::Directory};
+use domain::{
+    OrgId, OrgKey, OriginStream, RowVersion, TargetName, Timestamp, Values, directory::Directory,
+};
 use serde_json::{Value, json};
+use store::OrgRef;
+
+const MICROS_A_DAY: i64 = 86_400_000_000;
 
 /// The message that gave a version, for people and programs.
 pub fn name_of(version: RowVersion) -> String {
@@ -214,33 +221,73 @@ fn hop_as_json(hop: &Hop) -> Value {
     })
 }
 
-/// One org in all targets, as programs read it.
-pub fn everywhere_as_json(org: &OrgKey, found: &Everywhere) -> Value {
-    let compared = found.compared.iter().map(|(name, Compared { report, deletions })| {
-        let differing = report.differing.iter().map(|hour| {
-            json!({
-                "hour": hour.hour.to_string(),
-                "missing": hour.missing,
-                "extra": hour.extra,
-                "changed": hour.changed,
-            })
-        });
-        json!({
-            "target": name,
-            "rows": report.rows,
-            "hours": report.hours,
-            "differing": differing.collect::<Vec<_>>(),
-            "deletions": deletions,
-            "refused": report.explained,
-        })
+/// A day since 1970, e.g. `2026-11-20`.
+pub fn day(day: i64) -> String {
+    let at = Timestamp::EPOCH.plus_micros(day * MICROS_A_DAY).to_string();
+    at.split('T').next().unwrap_or_default().to_owned()
+}
+
+/// A row's values in one text.
+pub fn value(values: Option<&Values>) -> String {
+    let Some(values) = values else { return "nothing".to_owned() };
+    let texts = [
+        values.n.map(|n| n.to_string()),
+        values.b.map(|b| b.to_string()),
+        values.s.as_ref().map(ToString::to_string),
+        values.ts.map(|ts| ts.to_string()),
+    ];
+    texts.into_iter().flatten().collect::<Vec<_>>().join(" ")
+}
+
+/// What a replay would change, as programs read it; of at most so many points and days.
+pub fn preview_as_json(preview: &Preview, directory: &Directory, most: usize) -> Value {
+    let name = |entity| directory.entity(entity).map(|entity| entity.name.clone());
+    let Preview { tally, counts, last_failure, .. } = preview;
+    let days = tally.by_day.iter().take(most).map(|((org, entity, at), changes)| {
+        let Changes { added, changed, removed, unchanged } = changes;
+        json!({ "org": org, "entity_id": entity, "point": name(*entity),
+            "day": day(*at), "added": added, "changed": changed, "removed": removed,
+            "unchanged": unchanged })
     });
-    let stale = found.stale.iter().filter(|(_, entities)| !entities.is_empty());
-    let stale = stale.map(|(name, entities)| json!({ "target": name, "entities": entities.len() }));
+    let samples = tally.samples.iter().map(|Sample { org, key: (entity, ts), before, after }| {
+        json!({ "org": org, "entity_id": entity, "ts": ts.to_string(),
+            "before": before.as_ref().map(|it| value(Some(it))),
+            "after": after.as_ref().map(|it| value(Some(it))) })
+    });
+    let Changes { added, changed, removed, unchanged } = tally.sum();
     json!({
-        "org": org,
-        "equal": found.is_equal(),
-        "behind": found.behind,
-        "compared": compared.collect::<Vec<_>>(),
-        "stale": stale.collect::<Vec<_>>(),
+        "messages": counts.taken,
+        "added": added,
+        "changed": changed,
+        "removed": removed,
+        "unchanged": unchanged,
+        "failed": counts.failed,
+        "last_failure": last_failure,
+        "seconds": preview.seconds(),
+        "days": days.collect::<Vec<_>>(),
+        "more_days": tally.by_day.len().saturating_sub(most),
+        "samples": samples.collect::<Vec<_>>(),
     })
+}
+
+/// How far a backfill is, for people.
+pub fn filling(org: &OrgRef, to: Target<'_>, done: Progress) -> String {
+    format!(
+        "org {}: {} of about {} rows, {} new in {}",
+        org.key, done.looked_at, done.all, done.written, to.name
+    )
+}
+
+/// What a backfill did, as programs read it.
+pub fn filled_as_json(filled: &[(OrgRef, Progress)]) -> Value {
+    let org = |(org, done): &(OrgRef, Progress)| {
+        json!({
+            "org": org.key,
+            "looked_at": done.looked_at,
+            "written": done.written,
+            "deletions": done.deletions,
+            "refused": done.refused,
+        })
+    };
+    json!({ "orgs": filled.iter().map(org).collect::<Vec<_>>() })
 }

@@ -12,6 +12,7 @@ use domain::{
     Stage, Timestamp,
     directory::Directory,
     raw::{Pack, RawMessage},
+    replay::Replay,
     subject::telemetry_of,
 };
 use nats::{
@@ -23,7 +24,7 @@ use nats::{
     model::REQUEST_ID,
     pack::PLACES,
     publish::sequence_since,
-    replays,
+    records,
     streams::{RAW, TELEMETRY},
 };
 use std::{collections::BTreeMap, ops::ControlFlow};
@@ -228,10 +229,10 @@ impl Tracer<'_> {
         };
         // A replay published it when it ran, everything else soon after it came.
         let replay = match revision.filter(|revision| *revision > 0) {
-            Some(id) => replays::get(self.wire, id).await.ok().flatten(),
+            Some(id) => records::get::<Replay>(self.wire, id.into()).await.ok().flatten(),
             None => None,
         };
-        let since = replay.map_or(origin.accepted_at, |kept| kept.replay.began_at);
+        let since = replay.map_or(origin.accepted_at, |kept| kept.record.began_at);
         let filter = telemetry_of(&org.key);
         let from = since.plus_micros(-CLOCKS);
         let Some(first) = sequence_since(self.wire, TELEMETRY, &filter, from).await? else {

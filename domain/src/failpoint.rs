@@ -25,13 +25,15 @@ pub const AFTER_MANY_CLOSED: &str = "letters.after_many_closed";
 pub const BEFORE_LETTER_LEAVES: &str = "letters.before_letter_leaves";
 /// What a replay gives is stored, before it is noted how far it is.
 pub const BEFORE_REPLAY_SAVED: &str = "replay.before_saved";
+/// A job is done, before its record says so.
+pub const BEFORE_JOB_DONE: &str = "job.before_done";
 /// Rows are on their way into the database, nothing is committed.
 pub const MID_COPY: &str = "store.mid_copy";
 /// After a simulator's readings are stored, before its state is saved.
 pub const BEFORE_STATE_SAVE: &str = "simulator.before_state_save";
 
 /// All of them.
-pub const ALL: [&str; 13] = [
+pub const ALL: [&str; 14] = [
     BEFORE_PUBACK,
     BEFORE_ASSEMBLED,
     BEFORE_PARTS_REMOVED,
@@ -43,6 +45,7 @@ pub const ALL: [&str; 13] = [
     AFTER_MANY_CLOSED,
     BEFORE_LETTER_LEAVES,
     BEFORE_REPLAY_SAVED,
+    BEFORE_JOB_DONE,
     MID_COPY,
     BEFORE_STATE_SAVE,
 ];

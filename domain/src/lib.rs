@@ -14,6 +14,7 @@ pub mod durable;
 pub mod failpoint;
 pub mod hold;
 pub mod ids;
+pub mod job;
 pub mod ledger;
 pub mod letter;
 pub mod merge;

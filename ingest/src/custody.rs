@@ -2,11 +2,12 @@
 //! own, few of them.
 
 use custody::{
-    compare::{Everywhere, Target},
+    compare::Target,
     gaps::{Question, gaps},
     ledger::{self, Ledger, orgs_of},
-    tell::{as_json, everywhere_as_json, gap_as_json, ledger_as_json},
+    tell::{as_json, gap_as_json, ledger_as_json},
     trace::{Message, Story, Tracer},
+    verify,
 };
 use domain::{
     Clock, EntityId, OrgKey, SystemClock, TargetName, Timestamp,
@@ -35,6 +36,14 @@ pub(crate) struct Custody {
     pub(crate) targets: Vec<(TargetName, Database)>,
 }
 
+/// What is to be compared, and whether it is to be made equal.
+#[derive(Clone, Copy)]
+pub(crate) struct Verify<'a> {
+    pub(crate) only: Option<&'a OrgKey>,
+    pub(crate) repair: bool,
+    pub(crate) prune: bool,
+}
+
 /// Serves until shutdown.
 pub(crate) async fn run(custody: Arc<Custody>, patience: Patience) {
     let wire = custody.wire.clone();
@@ -61,10 +70,10 @@ impl Custody {
         let list: Vec<Value> = match ask {
             Ask::Gaps { org, from, to } => self.gaps(&directory, &org, (from, to)).await?,
             Ask::Verify { org } => {
-                let org = org_of(&directory, &org)?;
-                let (targets, now) = (self.targets().await?, SystemClock.now());
-                let found = Everywhere::ask(&self.wire, &targets, &org, 0, now).await;
-                vec![everywhere_as_json(&org.key, &found.map_err(away)?)]
+                org_of(&directory, &org)?;
+                let asked = Verify { only: Some(&org), repair: false, prune: false };
+                let found = self.verify(&directory, asked, &mut |_| {}).await.map_err(away)?;
+                vec![serde_json::to_value(found).map_err(away)?]
             }
             Ask::Ledger { from, to, rows } => {
                 let rows = rows.then_some(true);
@@ -96,6 +105,21 @@ impl Custody {
         attached.map(|(name, database)| Target { name, database }).collect()
     }
 
+    /// Takes what is in all targets as right; the ledger as it is then.
+    pub(crate) async fn settled(
+        &self,
+        directory: &Directory,
+        now: Timestamp,
+    ) -> Result<Ledger, custody::Fault> {
+        let register = nats::targets::list(&self.wire).await?;
+        let (wire, targets, orgs) = (&self.wire, self.attached(&register), orgs_of(directory));
+        let (targets, orgs, register, hours) = (&*targets, &*orgs, &register, (now, now));
+        let rows = Some(true);
+        let question = ledger::Question { wire, targets, orgs, register, hours, rows };
+        let ledger = question.ask().await?;
+        question.settle(&ledger).await
+    }
+
     /// The ledger of all targets.
     pub(crate) async fn ledger(
         &self,
@@ -107,6 +131,20 @@ impl Custody {
         let (wire, targets, orgs) = (&self.wire, self.attached(&register), orgs_of(directory));
         let (targets, orgs, register) = (&*targets, &*orgs, &register);
         ledger::Question { wire, targets, orgs, register, hours, rows }.ask().await
+    }
+
+    /// Compares all targets, and may make them equal.
+    pub(crate) async fn verify(
+        &self,
+        directory: &Directory,
+        Verify { only, repair, prune }: Verify<'_>,
+        progress: verify::Listener<'_>,
+    ) -> Result<verify::Verdict, custody::Fault> {
+        let register = nats::targets::list(&self.wire).await?;
+        let (wire, targets, orgs) = (&self.wire, self.attached(&register), orgs_of(directory));
+        let (targets, orgs, register) = (&*targets, &*orgs, &register);
+        let question = verify::Question { wire, targets, orgs, only, register, repair, prune };
+        question.ask(SystemClock.now(), progress).await
     }
 
     async fn stories(&self, directory: &Directory, ask: Ask) -> Result<Vec<Story>, Refusal> {

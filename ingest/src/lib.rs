@@ -17,6 +17,7 @@ mod custody;
 mod every;
 mod gather;
 mod gathered;
+mod jobs;
 mod keep;
 mod ledger;
 mod letter;
@@ -44,8 +45,8 @@ use std::{
 use store::{Database, Login, OrgRef};
 use target::Target;
 
-/// Connections to each target for those who ask where readings are.
-const READERS: u32 = 2;
+/// Connections to each target for those who ask where readings are, and for jobs.
+const READERS: u32 = 4;
 
 /// Runs until shutdown. It starts though every database is away; an error is a mistake in the
 /// configuration.
@@ -82,8 +83,14 @@ pub async fn run(
     let custody = custody::Custody { wire: wire.clone(), targets: readers(config)? };
     let custody = Arc::new(custody);
     lifecycle.spawn(ledger::watch(custody.clone(), lifecycle.shutdown.clone()));
-    lifecycle.spawn(custody::run(custody, patience("custody")));
     let instance = config.ingest.instance.clone();
+    let worker = format!("{instance}/{:016x}", nats::pack::random());
+    let limits = config.time_limits();
+    let jobs = Arc::new(jobs::Jobs { custody: custody.clone(), limits, worker });
+    for _ in 0..jobs::AT_ONCE {
+        lifecycle.spawn(jobs::run(jobs.clone(), lifecycle.shutdown.clone()));
+    }
+    lifecycle.spawn(custody::run(custody, patience("custody")));
     let report = move || Report {
         service: "ingest".to_owned(),
         instance: instance.clone(),

@@ -23,6 +23,8 @@ pub enum Counter {
     Asset,
     /// Replays' numbers, which are revisions.
     Revision,
+    /// Jobs' numbers.
+    Job,
 }
 
 impl Counter {
@@ -34,6 +36,7 @@ impl Counter {
             Self::User => "user",
             Self::Asset => "asset",
             Self::Revision => "revision",
+            Self::Job => "job",
         }
     }
 }

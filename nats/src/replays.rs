@@ -1,121 +1,90 @@
-//! Replays as they are kept: a record each in a bucket, written by compare-and-set, so that whoever works on
-//! one and whoever stops it never overwrite each other.
+//! Replays: their records, and what they are about.
 
 use crate::{
-    Wire,
-    counter::{Counter, CounterFault, allocate, last},
-    streams::REPLAYS,
+    PublishFault, Wire,
+    counter::Counter,
+    publish::{last_sequence, sequence_since},
+    records::{NotSo, Record, RecordFault, begin, get, newest},
+    streams::{RAW, REPLAYS},
 };
-use async_nats::jetstream::kv::{Operation, Store, UpdateErrorKind};
-use domain::{replay::Replay, version::MAX_REVISION};
+use domain::{
+    Timestamp,
+    replay::{Replay, Rules, Spec, State},
+    version::MAX_REVISION,
+};
+use std::collections::BTreeSet;
 
-/// Why a replay can't be read or written.
-#[derive(Debug, thiserror::Error)]
-pub enum ReplayFault {
-    /// Somebody else wrote it in between.
-    #[error("replay {0} was changed by somebody else in between")]
-    Conflict(u16),
-    /// All numbers are used.
-    #[error("all {MAX_REVISION} numbers of replays are used: a row's version has no room for more")]
-    NoNumber,
-    /// The server is away or refuses.
-    #[error("replays: {0}")]
-    Server(String),
-}
+/// One whose owner says nothing for so long is taken over, in microseconds.
+const SILENCE: i64 = 15_000_000;
 
-fn server(error: impl std::fmt::Display) -> ReplayFault {
-    ReplayFault::Server(error.to_string())
-}
+impl Record for Replay {
+    const NAME: &str = "replay";
+    const BUCKET: &str = REPLAYS;
+    const COUNTER: Counter = Counter::Revision;
+    /// A row's version has no room for more.
+    const MOST: u32 = MAX_REVISION as u32;
 
-impl From<CounterFault> for ReplayFault {
-    fn from(fault: CounterFault) -> Self {
-        server(fault)
+    fn number(&self) -> u32 {
+        self.id.into()
     }
-}
 
-/// A replay and the revision of its record.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Kept {
-    /// The replay.
-    pub replay: Replay,
-    /// What a writer must expect.
-    pub revision: u64,
-}
+    fn set_number(&mut self, number: u32) {
+        self.id = number as u16;
+    }
 
-async fn bucket(wire: &Wire) -> Result<Store, ReplayFault> {
-    wire.jetstream.get_key_value(REPLAYS).await.map_err(server)
-}
+    fn is_over(&self) -> bool {
+        self.state == State::Done
+    }
 
-/// Begins a replay under a number of its own, which is filled in.
-pub async fn begin(wire: &Wire, mut replay: Replay) -> Result<Kept, ReplayFault> {
-    let number = allocate(wire, Counter::Revision, 1).await?.start;
-    replay.id =
-        u16::try_from(number).ok().filter(|id| *id <= MAX_REVISION).ok_or(ReplayFault::NoNumber)?;
-    let body = serde_json::to_vec(&replay).map_err(server)?;
-    let made = bucket(wire).await?.create(replay.id.to_string(), body.into()).await;
-    made.map(|revision| Kept { replay, revision }).map_err(server)
-}
-
-/// One replay; `None`: there is none of that number.
-pub async fn get(wire: &Wire, id: u16) -> Result<Option<Kept>, ReplayFault> {
-    let found = bucket(wire).await?.entry(id.to_string()).await.map_err(server)?;
-    let Some(found) = found.filter(|found| found.operation == Operation::Put) else {
-        return Ok(None);
-    };
-    let replay = serde_json::from_slice(&found.value).map_err(server)?;
-    Ok(Some(Kept { replay, revision: found.revision }))
-}
-
-/// Writes a replay where its record is as it was seen.
-pub async fn put(wire: &Wire, kept: Kept) -> Result<Kept, ReplayFault> {
-    let Kept { replay, revision } = kept;
-    let body = serde_json::to_vec(&replay).map_err(server)?;
-    let written = bucket(wire).await?.update(replay.id.to_string(), body.into(), revision).await;
-    match written {
-        Ok(revision) => Ok(Kept { replay, revision }),
-        Err(error) if error.kind() == UpdateErrorKind::WrongLastRevision => {
-            Err(ReplayFault::Conflict(replay.id))
+    fn take(&mut self, worker: &str, now: Timestamp) -> bool {
+        let silent = now.micros() - self.touched_at.micros() > SILENCE;
+        let free = self.state == State::Running && (self.owner.is_none() || silent);
+        if free {
+            (self.owner, self.touched_at) = (Some(worker.to_owned()), now);
         }
-        Err(error) => Err(server(error)),
+        free
     }
 }
 
-/// Tries of a change, each lost to the bridge that works on the replay.
-const TRIES: u32 = 20;
-
-/// Why a replay was not changed.
-#[derive(Debug, thiserror::Error)]
-pub enum NotSo {
-    /// There is none of that number.
-    #[error("there is no such replay; `haystack replay list` names them")]
-    Gone,
-    /// Where it stands forbids it.
-    #[error("{0}")]
-    Refused(String),
-    /// It could not be read or written.
-    #[error(transparent)]
-    Fault(#[from] ReplayFault),
+/// The first and the last sequence of `RAW` that a replay is about; the last is before the first where there
+/// is none.
+pub async fn range(wire: &Wire, spec: &Spec) -> Result<(u64, u64), PublishFault> {
+    let since = async |moment: Timestamp| sequence_since(wire, RAW, "raw.>", moment).await;
+    let end = last_sequence(wire, RAW, "raw.>").await? + 1;
+    let first = since(spec.from).await?.unwrap_or(end);
+    let last = since(spec.to).await?.unwrap_or(end) - 1;
+    Ok((first, last.max(first - 1)))
 }
 
-/// Changes a replay by what it is at that moment.
-pub async fn change(
-    wire: &Wire,
-    id: u16,
-    change: impl Fn(&mut Replay) -> Result<(), String>,
-) -> Result<Replay, NotSo> {
-    for _ in 0..TRIES {
-        let mut kept = get(wire, id).await?.ok_or(NotSo::Gone)?;
-        change(&mut kept.replay).map_err(NotSo::Refused)?;
-        match put(wire, kept).await {
-            Ok(kept) => return Ok(kept.replay),
-            Err(ReplayFault::Conflict(_)) => {}
-            Err(fault) => return Err(fault.into()),
+/// The versions that replays up to a number named: their messages may have been normalized by them.
+pub async fn named(wire: &Wire, up_to: u32) -> Result<BTreeSet<u32>, RecordFault> {
+    let mut named = BTreeSet::new();
+    for number in 1..=up_to {
+        let kept = get::<Replay>(wire, number).await?;
+        if let Some(Rules::Version(version)) = kept.map(|kept| kept.record.spec.rules) {
+            named.insert(version);
         }
     }
-    Err(ReplayFault::Conflict(id).into())
+    Ok(named)
 }
 
-/// The number of the newest replay; 0 where there was none.
-pub async fn newest(wire: &Wire) -> Result<u16, ReplayFault> {
-    Ok(last(wire, Counter::Revision).await?.try_into().unwrap_or(MAX_REVISION).min(MAX_REVISION))
+/// Begins one that takes another back.
+pub async fn undo(wire: &Wire, id: u16, by: String, now: Timestamp) -> Result<Replay, NotSo> {
+    let before = get::<Replay>(wire, id.into()).await?;
+    let before = before.ok_or(NotSo::Gone(Replay::NAME, id.into()))?.record;
+    if before.state == State::Running {
+        let text = format!("replay {id} is running; `haystack replay stop {id}` first");
+        return Err(NotSo::Refused(text));
+    }
+    for later in u32::from(id) + 1..=newest::<Replay>(wire).await? {
+        let later = get::<Replay>(wire, later).await?.map(|kept| kept.record);
+        if let Some(Replay { id: later, .. }) = later.filter(|later| later.undoes == Some(id)) {
+            let text = format!(
+                "replay {id} was taken back by replay {later}, or will be: `haystack replay show {later}`"
+            );
+            return Err(NotSo::Refused(text));
+        }
+    }
+    let spec = Spec { rules: Rules::Own, ..before.spec };
+    Ok(begin(wire, Replay::new(spec, Some(id), by, now)).await?.record)
 }

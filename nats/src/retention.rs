@@ -5,12 +5,17 @@ use crate::{
     inspect::{self, NORMALIZE, archive_consumer, ingest_consumer},
     model::ModelFault,
     publish::{last_sequence, sequence_since},
-    replays,
+    records,
     streams::{RAW, TELEMETRY},
     targets::Register,
 };
 use async_nats::jetstream::stream::DirectGetErrorKind;
-use domain::{OrgKey, Timestamp, replay::State, retention::Held, subject::telemetry_of};
+use domain::{
+    OrgKey, Timestamp,
+    replay::{Replay, State},
+    retention::Held,
+    subject::telemetry_of,
+};
 use std::collections::BTreeMap;
 
 /// Streams that hold readings.
@@ -128,16 +133,16 @@ impl Applied {
 /// The first sequence of `RAW` that each running replay still needs.
 async fn replayed(wire: &Wire) -> Result<Vec<(u16, u64)>, ModelFault> {
     let mut needed = Vec::new();
-    for id in 1..=replays::newest(wire).await.map_err(server)? {
-        let Some(kept) = replays::get(wire, id).await.map_err(server)? else { continue };
-        if kept.replay.state != State::Running {
+    for id in 1..=records::newest::<Replay>(wire).await.map_err(server)? {
+        let Some(kept) = records::get::<Replay>(wire, id).await.map_err(server)? else { continue };
+        if kept.record.state != State::Running {
             continue;
         }
-        let first = match kept.replay.first {
-            0 => sequence_since(wire, RAW, "raw.>", kept.replay.spec.from).await.map_err(server)?,
-            first => Some(first.max(kept.replay.done + 1)),
+        let first = match kept.record.first {
+            0 => sequence_since(wire, RAW, "raw.>", kept.record.spec.from).await.map_err(server)?,
+            first => Some(first.max(kept.record.done + 1)),
         };
-        needed.extend(first.map(|first| (id, first)));
+        needed.extend(first.map(|first| (kept.record.id, first)));
     }
     Ok(needed)
 }

@@ -29,6 +29,12 @@ pub const COUNTERS: &str = "counters";
 pub const IDEMPOTENCY: &str = "idempotency";
 /// The bucket of replays.
 pub const REPLAYS: &str = "replays";
+/// The bucket of jobs.
+pub const JOBS: &str = "jobs";
+/// How long what a job told is kept.
+const JOBS_AGE: Duration = Duration::from_hours(30 * 24);
+/// Bytes of a job's record: what it tells is cut before that.
+const JOB_BYTES: i32 = 4 << 20;
 
 /// The bucket of targets: which must have a message before it may leave its stream.
 pub const TARGETS: &str = "targets";
@@ -118,13 +124,23 @@ pub async fn declare(wire: &Wire, limits: &Limits) -> Result<(), StreamFault> {
         max_bytes: 64 << 20,
         ..kv::Config::default()
     };
+    let jobs = kv::Config {
+        bucket: JOBS.to_owned(),
+        description: "long work that somebody asked the API for, and what it told".to_owned(),
+        max_age: JOBS_AGE,
+        max_value_size: JOB_BYTES,
+        max_bytes: 256 << 20,
+        ..kv::Config::default()
+    };
     let targets = kv::Config {
         bucket: TARGETS.to_owned(),
         description: "targets: what each must have before it leaves its stream".to_owned(),
         max_bytes: 16 << 20,
         ..kv::Config::default()
     };
-    for bucket in [counters, idempotency, replays, targets, crate::lease::bucket(limits.lease)] {
+    for bucket in
+        [counters, idempotency, replays, jobs, targets, crate::lease::bucket(limits.lease)]
+    {
         let name = bucket.bucket.clone();
         let made = wire.jetstream.create_or_update_key_value(bucket).await;
         made.map(drop).map_err(|error| server(&name)(error.into()))?;

@@ -6,7 +6,7 @@ mod show;
 pub use load::{ConfigFault, Loaded, load};
 pub use show::{Shown, show};
 
-use domain::TargetName;
+use domain::{TargetName, normalize::TimeLimits};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -479,6 +479,12 @@ impl Config {
     pub fn primary(&self) -> (&TargetName, &Target) {
         let primary = self.targets.iter().find(|(_, target)| target.primary);
         primary.expect("`load` refuses a configuration without a primary")
+    }
+
+    /// Moments that are believed.
+    pub fn time_limits(&self) -> TimeLimits {
+        let ahead_micros = i64::from(self.bridge.future_limit_seconds) * 1_000_000;
+        TimeLimits { ahead_micros, ..TimeLimits::default() }
     }
 
     /// Where the API reads the primary.

@@ -6,10 +6,7 @@
 //! its own, of which the stream takes one message only, and the next attempt takes the sender for the same.
 
 use super::{Failed, away, refused::SOURCE};
-use crate::{
-    Shared,
-    normalize::{Known, Normalized, NotYet, Stored, normalize_message, normalize_one, register},
-};
+use crate::{Shared, normalize::register};
 use domain::{
     Batch, Clock, Group, Letter, OrgKey, Origin, Position, Reason, Revision, SystemClock,
     normalize::TimeLimits,
@@ -26,6 +23,7 @@ use nats::{
     publish::{Outgoing, publish},
     streams::TELEMETRY,
 };
+use rules::{Known, Normalized, NotYet, Stored, normalize_message, normalize_one};
 use std::{collections::BTreeMap, time::Duration};
 
 /// How long what a message speaks of may take to be registered.

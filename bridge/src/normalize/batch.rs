@@ -1,8 +1,8 @@
 //! Messages of `RAW` that are normalized and stored together. Pure.
 
-use super::{message::Normalized, size};
 use domain::{Batch, Group, Letter, OrgKey, presence::Presence, subject::Subject};
 use nats::{Delivery, envelope, publish::Outgoing};
+use rules::{Normalized, cut, group_bytes};
 use std::{
     collections::BTreeMap,
     hash::{DefaultHasher, Hasher},
@@ -51,7 +51,7 @@ impl Work {
         delivery.take_payload();
         self.deliveries.push(delivery);
         for (org, group) in normalized.groups {
-            self.bytes += size::group_bytes(&group);
+            self.bytes += group_bytes(&group);
             // Most often the org is there already: no key is cloned for it.
             self.groups.entry(org).or_default().push(group);
         }
@@ -77,7 +77,7 @@ impl Work {
         let last = sequences.max().unwrap_or_default();
         let mut parts = Vec::new();
         for (org, groups) in std::mem::take(&mut self.groups) {
-            for batch in size::cut(groups) {
+            for batch in cut(groups) {
                 parts.push(part(&org, first, last, &batch));
             }
         }
@@ -92,7 +92,7 @@ impl Work {
 
 fn part(org: &OrgKey, first: u64, last: u64, batch: &Batch) -> Part {
     let subject = Subject::Telemetry { org: org.to_string(), source: SOURCE.to_owned() };
-    let about = batch.groups.iter().map(size::group_bytes).sum();
+    let about = batch.groups.iter().map(group_bytes).sum();
     let payload = envelope::encode_sized(batch, about);
     let id = part_id(org, first, last, &payload);
     let message =

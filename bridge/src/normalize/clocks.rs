@@ -1,40 +1,15 @@
 //! How far devices' clocks are from ours, as far as their messages tell, for the metrics. What a
 //! device had kept for later looks like a clock that is behind.
 
-use domain::{DeviceId, Timestamp};
+use domain::DeviceId;
 use metrics::{Gauge, gauge};
+use rules::Told;
 use std::collections::HashMap;
 
 /// From here on a device has a gauge of its own.
 const SHOWN_FROM_MICROS: i64 = 10_000_000;
 /// Most devices that have one: labels live as long as the process.
 const MAX_SHOWN: usize = 100;
-/// A reading that came so long after its moment is late. It is stored like any other.
-const LATE_MICROS: i64 = 10 * 60 * 1_000_000;
-
-/// What a message told of its device's clock.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Told {
-    /// From the time of receipt to the newest moment in the message, in microseconds; negative:
-    /// behind. `None` where the device tells no time.
-    pub ahead_micros: Option<i64>,
-    /// Readings that were late.
-    pub late: usize,
-}
-
-impl Told {
-    /// By the moments of a message's readings.
-    pub(super) fn by(received_at: Timestamp, moments: impl Iterator<Item = Timestamp>) -> Self {
-        let mut told = Self::default();
-        for moment in moments {
-            let ahead = moment.micros() - received_at.micros();
-            told.ahead_micros = told.ahead_micros.max(Some(ahead));
-            told.late += usize::from(ahead < -LATE_MICROS);
-        }
-        told
-    }
-}
-
 /// The devices that have a gauge.
 #[derive(Default)]
 pub(super) struct Clocks {
@@ -65,14 +40,6 @@ impl Clocks {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_message_tells_by_its_newest_moment() {
-        let at = |seconds: i64| Timestamp::EPOCH.plus_micros(seconds * 1_000_000);
-        let told = Told::by(at(10_000), [at(1), at(9_399), at(9_400), at(10_005)].into_iter());
-        assert_eq!(told, Told { ahead_micros: Some(5_000_000), late: 2 });
-        assert_eq!(Told::by(at(0), [].into_iter()), Told::default());
-    }
 
     #[test]
     fn gauges_are_few_and_follow_a_clock_that_was_mended() {

@@ -1,9 +1,10 @@
 //! What is to be registered before a message can be normalized: done aside, one message after the
 //! other, while everybody else's are normalized. Then the message comes back.
 
-use super::{entry::Strangers, keep::ask_for_time};
+use super::keep::ask_for_time;
 use crate::Shared;
 use nats::{Delivery, publish::Patience, registry, registry::RegistryFault, retry::Pauses};
+use rules::Strangers;
 use std::{fmt::Display, slice, sync::Arc};
 use tokio::sync::{Semaphore, mpsc};
 

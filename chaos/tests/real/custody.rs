@@ -463,3 +463,34 @@ async fn what_is_missing_is_named_with_where_it_stopped() {
     })
     .await;
 }
+
+/// An org that a target has no tables for yet is said, and neither an outage nor equal.
+#[tokio::test]
+async fn an_org_that_a_target_does_not_know_yet_is_named() {
+    let platform = Platform::start("").await;
+    let _ingest = platform.service("ingest");
+    eventually("the first org is everywhere", || async {
+        let output = platform.command(&["verify"]);
+        if output.status.success() { Ok(()) } else { Err(format!("{output:?}")) }
+    })
+    .await;
+    let mut holder = testkit::platform::connect(&platform.secondary.superuser()).await.unwrap();
+    let hold = "begin; lock table core.org in share mode";
+    sqlx::raw_sql(hold).execute(&mut holder).await.unwrap();
+    platform.succeed(&["org", "add", "late"]);
+    eventually("the primary has it", || async {
+        let verdict = verify(&platform, &["--repair"]);
+        let unknown = json!([{ "org": "late", "target": "secondary" }]);
+        if verdict["unknown"] == unknown { Ok(()) } else { Err(verdict.to_string()) }
+    })
+    .await;
+    let output = platform.command(&["verify"]);
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(!output.status.success() && said.contains("no tables of org late"), "{said}");
+    sqlx::raw_sql("commit").execute(&mut holder).await.unwrap();
+    eventually("both have it", || async {
+        let output = platform.command(&["verify"]);
+        if output.status.success() { Ok(()) } else { Err(format!("{output:?}")) }
+    })
+    .await;
+}

@@ -65,7 +65,8 @@ async fn a_user_may_do_its_work_and_nothing_else() {
         ("admin", "raw.mqtt.one $JS.API.STREAM.DELETE.RAW"),
         (
             "api",
-            "raw.http.one telemetry.demo.api model._.key.k simulator.1.start $KV.idempotency.k",
+            "raw.http.one telemetry.demo.api model._.key.k simulator.1.start $KV.idempotency.k \
+             $KV.jobs.1",
         ),
     ];
     let may_not = [
@@ -73,6 +74,8 @@ async fn a_user_may_do_its_work_and_nothing_else() {
             "bridge",
             "raw.http.one model.demo.profile.t.1 $JS.API.STREAM.DELETE.RAW $KV.counters.org",
         ),
+        ("bridge", "$KV.jobs.1 $KV.targets.primary"),
+        ("simulator", "$KV.jobs.1 $KV.replays.1"),
         ("bridge", "$JS.API.CONSUMER.DELETE.RAW.normalize $JS.ACK.TELEMETRY.c.1.1.1.1.0"),
         ("ingest", "raw.mqtt.one telemetry.demo.x model.demo.entity.1 $JS.API.STREAM.PURGE.DEAD"),
         (

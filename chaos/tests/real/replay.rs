@@ -1,6 +1,6 @@
 //! History processed again by other rules, taken back, stopped, and killed in the middle.
 
-use crate::api::Api;
+use crate::api::{Api, jobs::over};
 use domain::{
     failpoint,
     raw::{Pack, ProfileRef, RawMessage, Sender},
@@ -136,6 +136,12 @@ async fn history_is_as_the_mended_rules_give_it_and_can_be_taken_back() {
     assert_eq!(counts, [0, u64::from(SENT) - 1, u64::from(SENT), 2], "{would}");
     let told = platform.succeed(&dry);
     assert!(told.contains("2026-01-01") && told.contains("0 → 0.5"), "{told}");
+    // The same by the API.
+    let asked = json!({ "from": "2026-01-01T00:00:00Z", "to": "2100-01-01T00:00:00Z", "device_type": "probe" });
+    let begun = api.post("/replay/preview", &asked).await;
+    assert_eq!(begun.status, 202, "{begun:?}");
+    let looked = over(&api, begun.number("job_id")).await;
+    assert_eq!(looked.body["result"], would, "{looked:?}");
     holds(&platform, &before).await;
 
     let said = platform.succeed(&[&ALL[..], &["--device-type", "probe"]].concat());

@@ -1,19 +1,24 @@
 //! Where readings are, and what is missing: asked of an ingest service, which sees every target. Targets.
 
-use super::moment::Moment;
+use super::{
+    entity::org,
+    job::{self, JobView, org_or_all},
+    moment::Moment,
+};
 use crate::{
     Api,
     caller::Caller,
-    extract::{Path, Query},
+    extract::{Json as Body, Path, Query},
     model,
     problem::Problem,
     shape,
 };
-use axum::{Json, extract::State};
+use axum::{Json, extract::State, response::Response};
 use domain::{
     Clock, EntityId, OrgId, SystemClock, TargetName, Timestamp,
     access::Permission,
     custody::{Ask, SERVICE, Told},
+    job::What,
     ledger::hour_of,
 };
 use nats::{
@@ -42,10 +47,12 @@ pub(super) fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(trace))
         .routes(routes!(list_gaps))
         .routes(routes!(show_ledger))
-        .routes(routes!(verify))
+        .routes(routes!(verify, begin_verify))
+        .routes(routes!(settle_ledger))
         .routes(routes!(list_targets))
         .routes(routes!(detach_target))
         .routes(routes!(attach_target))
+        .routes(routes!(backfill_target))
 }
 
 /// When.
@@ -60,7 +67,7 @@ struct When {
 /// What: a message or a request.
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-struct What {
+struct Which {
     /// `RAW-{sequence}-{index}` or `TELEMETRY-{sequence}`, as answers name it.
     #[param(max_length = 64, example = "TELEMETRY-17")]
     message_id: Option<String>,
@@ -121,12 +128,12 @@ async fn trace_reading(
 /// Follow a message, or what a request brought
 ///
 /// For admins of the platform: a message may hold readings of several orgs.
-#[utoipa::path(get, path = "/trace", tag = "operations", params(What),
+#[utoipa::path(get, path = "/trace", tag = "operations", params(Which),
     responses((status = 200, description = "What became of it, in each target", body = Vec<Object>)))]
 async fn trace(
     State(api): State<Api>,
     caller: Caller,
-    Query(what): Query<What>,
+    Query(what): Query<Which>,
 ) -> Result<Json<Vec<Value>>, Problem> {
     caller.require_platform()?;
     let question = match (what.message_id, what.request_id) {
@@ -178,7 +185,7 @@ struct Whose {
 /// Compare all targets
 ///
 /// Whether every target holds of an org what the primary holds: rows by hour, deletions, current values. A history
-/// that takes longer than some seconds is compared by `haystack verify`, which also repairs.
+/// that takes longer than some seconds is compared by a job: `POST /verify`, which also repairs.
 #[utoipa::path(get, path = "/verify", tag = "operations", params(Whose),
     responses((status = 200, description = "`equal`, and what differs", body = Object)))]
 async fn verify(
@@ -193,6 +200,55 @@ async fn verify(
     let mut told = ask(&api, &caller, Ask::Verify { org }).await?;
     let none = || Problem::away("an ingest service of another release answered");
     told.pop().map(Json).ok_or_else(none)
+}
+
+/// What is to be compared.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({"org_id": 1, "repair": true}))]
+struct NewVerify {
+    /// Rows of this org. Left out: of all, for an admin of the platform.
+    org_id: Option<i32>,
+    /// Make the targets equal: where the streams still have a reading, its value counts; where they have not, the
+    /// higher version does, and of equal ones the primary's.
+    #[serde(default)]
+    repair: bool,
+    /// Take away rows that no accepted message explains, too.
+    #[serde(default)]
+    prune: bool,
+}
+
+/// Compare all targets, and repair
+///
+/// However long it takes. The job's `result` tells what was compared, what differs, and what was put right.
+#[utoipa::path(post, path = "/verify", tag = "operations", request_body = NewVerify, responses(
+    (status = 202, description = "An ingest service does it", body = JobView),
+    (status = 409, description = "Too many jobs are not done yet"),
+))]
+async fn begin_verify(
+    State(api): State<Api>,
+    caller: Caller,
+    Body(new): Body<NewVerify>,
+) -> Result<Response, Problem> {
+    let NewVerify { org_id, repair, prune } = new;
+    let org = org_or_all(&api, &caller, org_id, Permission::Admin)?;
+    if prune && !repair {
+        return Err(Problem::field("/prune", "only a repair takes rows away: say `repair`, too"));
+    }
+    job::begin(&api, &caller, What::Verify { org, repair, prune }).await
+}
+
+/// Take what is there as right
+///
+/// What is unaccounted for now is written down as settled, and rows count as many as there are: the ledger balances
+/// from there on. For admins of the platform.
+#[utoipa::path(post, path = "/ledger/settle", tag = "operations", responses(
+    (status = 202, description = "An ingest service does it", body = JobView),
+    (status = 409, description = "Too many jobs are not done yet"),
+))]
+async fn settle_ledger(State(api): State<Api>, caller: Caller) -> Result<Response, Problem> {
+    caller.require_platform()?;
+    job::begin(&api, &caller, What::Settle).await
 }
 
 /// Which hours.
@@ -323,7 +379,7 @@ async fn detach_target(
 
 /// Take a target back
 ///
-/// It gets what the streams still have; `haystack targets backfill` brings the rest. Repeating it changes
+/// It gets what the streams still have; `POST /target/{target}/backfill` brings the rest. Repeating it changes
 /// nothing.
 #[utoipa::path(post, path = "/target/{target}/attach", tag = "operations",
     params(("target" = shape::TargetName, Path)),
@@ -337,4 +393,46 @@ async fn attach_target(
     let done = targets::attach(&api.wire, &name, SystemClock.now()).await;
     done.map_err(|fault| away(&fault))?.map_err(|_| Problem::not_found("target"))?;
     one(&api, &name).await
+}
+
+/// From where a target is filled.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({"from": "primary"}))]
+struct NewBackfill {
+    /// The target that has it.
+    #[schema(value_type = shape::TargetName)]
+    from: TargetName,
+    /// Only rows of this org.
+    org_id: Option<i32>,
+}
+
+/// Fill a target from another
+///
+/// What is older than the streams, while live readings flow. For admins of the platform.
+#[utoipa::path(post, path = "/target/{target}/backfill", tag = "operations",
+    params(("target" = shape::TargetName, Path)), request_body = NewBackfill,
+    responses(
+        (status = 202, description = "An ingest service does it", body = JobView),
+        (status = 409, description = "Too many jobs are not done yet"),
+    ))]
+async fn backfill_target(
+    State(api): State<Api>,
+    caller: Caller,
+    Path(target): Path<TargetName>,
+    Body(new): Body<NewBackfill>,
+) -> Result<Response, Problem> {
+    caller.require_platform()?;
+    let NewBackfill { from, org_id } = new;
+    let org = org_id.map(|id| org(&api, &caller, id, Permission::Admin)).transpose()?;
+    let known = views(&api).await?;
+    let is_known = |name: &TargetName| known.iter().any(|view| view.target == name.as_str());
+    if !is_known(&target) {
+        return Err(Problem::not_found("target"));
+    }
+    if !is_known(&from) || from == target {
+        return Err(Problem::field("/from", "it is no other registered target (GET /target)"));
+    }
+    let org = org.map(|org| org.key.clone());
+    job::begin(&api, &caller, What::Backfill { target, from, org }).await
 }

@@ -7,6 +7,7 @@ mod custody;
 mod device;
 mod entity;
 mod health;
+mod job;
 mod letter;
 mod moment;
 mod poller;
@@ -41,6 +42,7 @@ fn router() -> OpenApiRouter<Api> {
         .merge(health::routes())
         .merge(letter::routes())
         .merge(replay::routes())
+        .merge(job::routes())
         .merge(custody::routes())
         .merge(bulk::routes())
         .merge(value::routes())

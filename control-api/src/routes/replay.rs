@@ -1,6 +1,9 @@
 //! History processed again: begun, looked at, stopped, resumed, taken back. A bridge does it.
 
-use super::{entity::org, moment::Moment};
+use super::{
+    job::{self, JobView, org_or_all},
+    moment::Moment,
+};
 use crate::{
     Api,
     caller::{Caller, May},
@@ -17,15 +20,19 @@ use axum::{
 use domain::{
     Clock, DeviceId, OrgKey, SystemClock, TypeId,
     access::Permission,
+    job::What,
     replay::{Counts, Replay, Rules, Spec, State as Where},
 };
-use nats::replays::{self, Kept, NotSo, ReplayFault};
+use nats::{
+    records::{self, Kept, NotSo, RecordFault},
+    replays,
+};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 /// Replays that are looked at for one page.
-const LOOKS: u16 = 1_000;
+const LOOKS: usize = 1_000;
 
 pub(super) fn routes() -> OpenApiRouter<Api> {
     OpenApiRouter::new()
@@ -34,6 +41,7 @@ pub(super) fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(stop_replay))
         .routes(routes!(resume_replay))
         .routes(routes!(undo_replay))
+        .routes(routes!(preview_replay))
 }
 
 /// A replay.
@@ -136,14 +144,48 @@ struct NewReplay {
     version: Option<u32>,
 }
 
-fn problem(fault: &ReplayFault) -> Problem {
+impl NewReplay {
+    /// What the caller may have processed again.
+    fn read(self, api: &Api, caller: &Caller) -> Result<Spec, Problem> {
+        let Self { org_id, from, to, device_type, device_id, version } = self;
+        let org = org_or_all(api, caller, org_id, Permission::Model)?;
+        if from.0 >= to.0 {
+            return Err(Problem::field("/from", "it is not before `to`"));
+        }
+        if version.is_some() && device_type.is_none() {
+            return Err(Problem::field("/device_type", "versions are of a device type: which?"));
+        }
+        {
+            let directory = api.directory.read();
+            let of_org = |device: &DeviceId| {
+                let found = directory.device(device);
+                found.is_some_and(|it| org.as_ref().is_none_or(|org| *org == it.org))
+            };
+            if device_id.as_ref().is_some_and(|device| !of_org(device)) {
+                return Err(Problem::field("/device_id", "there is no such device"));
+            }
+        }
+        let rules = version.map_or(Rules::InForce, Rules::Version);
+        Ok(Spec { from: from.0, to: to.0, org, device_type, device: device_id, rules })
+    }
+}
+
+fn problem(fault: &RecordFault) -> Problem {
     match fault {
-        ReplayFault::Conflict(_) => Problem::conflict("it changes all the time; try again"),
-        ReplayFault::NoNumber => Problem::conflict(fault.to_string()),
-        ReplayFault::Server(_) => {
+        RecordFault::Conflict(..) => Problem::conflict("it changes all the time; try again"),
+        RecordFault::NoNumber(..) => Problem::conflict(fault.to_string()),
+        RecordFault::Server(..) => {
             tracing::warn!(%fault, "replays can't be read or written");
             Problem::away("replays can't be read or written now; look at them before you repeat it")
         }
+    }
+}
+
+fn not_so(why: &NotSo) -> Problem {
+    match why {
+        NotSo::Gone(..) => Problem::not_found("replay"),
+        NotSo::Refused(why) => Problem::conflict(why.clone()),
+        NotSo::Fault(fault) => problem(fault),
     }
 }
 
@@ -167,11 +209,13 @@ async fn open(
     caller: &Caller,
     id: u16,
     permission: Permission,
-) -> Result<Kept, Problem> {
+) -> Result<Kept<Replay>, Problem> {
     let none = || Problem::not_found("replay");
-    let kept =
-        replays::get(&api.wire, id).await.map_err(|fault| problem(&fault))?.ok_or_else(none)?;
-    allowed(api, caller, kept.replay.spec.org.as_ref(), permission)?;
+    let kept: Kept<Replay> = records::get(&api.wire, id.into())
+        .await
+        .map_err(|fault| problem(&fault))?
+        .ok_or_else(none)?;
+    allowed(api, caller, kept.record.spec.org.as_ref(), permission)?;
     Ok(kept)
 }
 
@@ -186,21 +230,23 @@ async fn list_replays(
     Query(page): Query<Page>,
 ) -> Result<Response, Problem> {
     let limit = page.limit()? as usize;
-    let newest = replays::newest(&api.wire).await.map_err(|fault| problem(&fault))?;
+    let newest = records::newest::<Replay>(&api.wire).await.map_err(|fault| problem(&fault))?;
     let wrong = || Problem::field("/query/cursor", "this is no x-next-cursor of an earlier page");
-    let before: Option<u16> = page.cursor.map(|it| it.parse().map_err(|_| wrong())).transpose()?;
+    let before: Option<u32> = page.cursor.map(|it| it.parse().map_err(|_| wrong())).transpose()?;
     let (mut rows, mut next) = (Vec::new(), None);
     let first = before.map_or(newest, |before| newest.min(before.saturating_sub(1)));
     for (looked, id) in (1..=first).rev().enumerate() {
-        if rows.len() == limit || looked == usize::from(LOOKS) {
+        if rows.len() == limit || looked == LOOKS {
             next = Some((id + 1).to_string());
             break;
         }
-        let Some(kept) = replays::get(&api.wire, id).await.map_err(|fault| problem(&fault))? else {
+        let Some(kept) =
+            records::get::<Replay>(&api.wire, id).await.map_err(|fault| problem(&fault))?
+        else {
             continue;
         };
-        if allowed(&api, &caller, kept.replay.spec.org.as_ref(), Permission::Read).is_ok() {
-            rows.push(ReplayView::from(kept.replay));
+        if allowed(&api, &caller, kept.record.spec.org.as_ref(), Permission::Read).is_ok() {
+            rows.push(ReplayView::from(kept.record));
         }
     }
     large_page(&api, &caller, &rows, next).await
@@ -218,43 +264,31 @@ async fn begin_replay(
     caller: Caller,
     Json(new): Json<NewReplay>,
 ) -> Result<Response, Problem> {
-    let NewReplay { org_id, from, to, device_type, device_id, version } = new;
-    let org = if let Some(id) = org_id {
-        Some(org(&api, &caller, id, Permission::Model)?.key.clone())
-    } else {
-        caller.require_platform()?;
-        None
-    };
-    if from.0 >= to.0 {
-        return Err(Problem::field("/from", "it is not before `to`"));
-    }
-    if version.is_some() && device_type.is_none() {
-        return Err(Problem::field("/device_type", "versions are of a device type: which?"));
-    }
-    {
-        let directory = api.directory.read();
-        let of_org = |device: &DeviceId| {
-            let found = directory.device(device);
-            found.is_some_and(|it| org.as_ref().is_none_or(|org| *org == it.org))
-        };
-        if device_id.as_ref().is_some_and(|device| !of_org(device)) {
-            return Err(Problem::field("/device_id", "there is no such device"));
-        }
-    }
-    let rules = version.map_or(Rules::InForce, Rules::Version);
-    let spec = Spec { from: from.0, to: to.0, org, device_type, device: device_id, rules };
-    begin(&api, &caller, spec, None).await
+    let spec = new.read(&api, &caller)?;
+    let replay = Replay::new(spec, None, caller.author().who, SystemClock.now());
+    let kept = records::begin(&api.wire, replay).await.map_err(|fault| problem(&fault))?;
+    Ok(created(kept.record))
 }
 
-async fn begin(
-    api: &Api,
-    caller: &Caller,
-    spec: Spec,
-    undoes: Option<u16>,
+fn created(replay: Replay) -> Response {
+    (StatusCode::CREATED, axum::Json(ReplayView::from(replay))).into_response()
+}
+
+/// Look what a replay would change
+///
+/// Nothing is changed. What it found stands in the job's `result`: rows that would be added, changed and removed, by
+/// point and day, some of them one by one, and how long the replay would take (`seconds`).
+#[utoipa::path(post, path = "/replay/preview", tag = "operations", request_body = NewReplay, responses(
+    (status = 202, description = "An ingest service looks", body = JobView),
+    (status = 409, description = "Too many jobs are not done yet"),
+))]
+async fn preview_replay(
+    State(api): State<Api>,
+    caller: Caller,
+    Json(new): Json<NewReplay>,
 ) -> Result<Response, Problem> {
-    let replay = Replay::new(spec, undoes, caller.author().who, SystemClock.now());
-    let kept = replays::begin(&api.wire, replay).await.map_err(|fault| problem(&fault))?;
-    Ok((StatusCode::CREATED, axum::Json(ReplayView::from(kept.replay))).into_response())
+    let spec = new.read(&api, &caller)?;
+    job::begin(&api, &caller, What::Preview(spec)).await
 }
 
 /// Show a replay
@@ -266,7 +300,7 @@ async fn show_replay(
     Path(id): Path<u16>,
 ) -> Result<axum::Json<ReplayView>, Problem> {
     let kept = open(&api, &caller, id, Permission::Read).await?;
-    Ok(axum::Json(kept.replay.into()))
+    Ok(axum::Json(kept.record.into()))
 }
 
 /// Stop a replay
@@ -308,12 +342,8 @@ async fn changed(
     id: u16,
     change: impl Fn(&mut Replay) -> Result<(), String>,
 ) -> Result<axum::Json<ReplayView>, Problem> {
-    match replays::change(&api.wire, id, change).await {
-        Ok(replay) => Ok(axum::Json(replay.into())),
-        Err(NotSo::Gone) => Err(Problem::not_found("replay")),
-        Err(NotSo::Refused(why)) => Err(Problem::conflict(why)),
-        Err(NotSo::Fault(fault)) => Err(problem(&fault)),
-    }
+    let changed = records::change(&api.wire, id.into(), change).await;
+    changed.map(|replay| axum::Json(replay.into())).map_err(|why| not_so(&why))
 }
 
 /// Take a replay back
@@ -322,17 +352,15 @@ async fn changed(
 #[utoipa::path(post, path = "/replay/{replay_id}/undo", tag = "operations", params(("replay_id" = u16, Path)),
     responses(
         (status = 201, description = "It begins as soon as a bridge takes it up", body = ReplayView),
-        (status = 409, description = "It is running: stop it first"),
+        (status = 409, description = "It is running, or was taken back before"),
     ))]
 async fn undo_replay(
     State(api): State<Api>,
     caller: Caller,
     Path(id): Path<u16>,
 ) -> Result<Response, Problem> {
-    let before = open(&api, &caller, id, Permission::Model).await?.replay;
-    if before.state == Where::Running {
-        return Err(Problem::conflict("it is running: stop it first"));
-    }
-    let spec = Spec { rules: Rules::Own, ..before.spec };
-    begin(&api, &caller, spec, Some(id)).await
+    open(&api, &caller, id, Permission::Model).await?;
+    let by = caller.author().who;
+    let begun = replays::undo(&api.wire, id, by, SystemClock.now()).await;
+    Ok(created(begun.map_err(|why| not_so(&why))?))
 }

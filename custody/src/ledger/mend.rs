@@ -32,7 +32,7 @@ pub async fn restore(
     wire: &Wire,
     target: Target<'_>,
     org: &OrgRef,
-    mut progress: impl FnMut(String),
+    progress: &mut (dyn FnMut(String) + Send),
 ) -> Result<(u64, i64), Fault> {
     let fault = target.fault();
     let missing = |rows: Rows| rows.counted - rows.found.unwrap_or(rows.counted);
@@ -149,7 +149,7 @@ pub async fn apply_again(
 
 /// Takes what is there as right: what is unaccounted for is written down as settled, and rows count as many as
 /// there are.
-pub async fn settle(
+pub(super) async fn settle(
     wire: &Wire,
     target: Target<'_>,
     raw: Option<&Hop>,

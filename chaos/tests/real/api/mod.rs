@@ -4,6 +4,7 @@
 mod access;
 mod bulk;
 mod devices;
+pub mod jobs;
 mod killed;
 mod model;
 mod outages;

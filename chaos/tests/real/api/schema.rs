@@ -21,14 +21,15 @@ const SEED: &str = "1";
 /// How long all of it may take. What an answer may take is limited in `schemathesis.toml`.
 const LIMIT: Duration = Duration::from_mins(8);
 /// Operations that need not have been done here: the stream is followed elsewhere, and letters have another
-/// number once they were tried again (`letters.rs`), and replays are done before they are stopped.
-const LEFT_OUT: [&str; 6] = [
+/// number once they were tried again (`letters.rs`), and replays and jobs are done before they are stopped.
+const LEFT_OUT: [&str; 7] = [
     "GET /simulator/activity/stream/{simulator_id}",
     "GET /dead-letter/{number}",
     "DELETE /dead-letter/{number}",
     "POST /dead-letter/{number}/redrive",
     "POST /replay/{replay_id}/stop",
     "POST /replay/{replay_id}/resume",
+    "POST /job/{job_id}/stop",
 ];
 
 /// Things that requests may name, as dictionaries of schemathesis.
@@ -79,6 +80,9 @@ async fn things(api: &Api) -> BTreeMap<&'static str, Vec<Value>> {
             json!({ "org_id": 1, "from": "2026-01-01T00:00:00Z", "to": "2026-01-02T00:00:00Z" });
         add("replay", made("/replay", new, "replay_id").await);
     }
+    let verify = api.post("/verify", &json!({ "org_id": 1 })).await;
+    assert_eq!(verify.status, 202, "{verify:?}");
+    add("job", verify.body["job_id"].clone());
     for _ in 0..8 {
         add("letter", json!(api.letter("x").await));
     }

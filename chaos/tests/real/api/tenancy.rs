@@ -30,6 +30,7 @@ struct Things {
     user: i32,
     letter: i64,
     replay: i32,
+    job: i32,
 }
 
 impl Things {
@@ -41,6 +42,7 @@ impl Things {
             .replace("{key_id}", &self.key)
             .replace("{number}", &self.letter.to_string())
             .replace("{replay_id}", &self.replay.to_string())
+            .replace("{job_id}", &self.job.to_string())
             .replace("{user_id}", &self.user.to_string())
             .replace("{org_id}", "1")
             .replace("{target}", "secondary")
@@ -64,14 +66,19 @@ impl Things {
             (
                 "GET",
                 "/org" | "/user" | "/key" | "/entity" | "/tag_def" | "/device" | "/device_type"
-                | "/asset" | "/asset_type" | "/poller" | "/simulator/config" | "/replay",
+                | "/asset" | "/asset_type" | "/poller" | "/simulator/config" | "/replay" | "/job",
             ) => Some(Try::List),
             (
                 "GET",
                 "/value" | "/dead-letter" | "/gap" | "/trace" | "/target" | "/ledger" | "/verify",
-            ) => theirs(json!(null)),
-            ("POST", "/replay") => theirs(json!({ "org_id": 1,
+            )
+            | ("POST", "/ledger/settle") => theirs(json!(null)),
+            ("POST", "/replay" | "/replay/preview") => theirs(json!({ "org_id": 1,
                 "from": "2026-01-01T00:00:00Z", "to": "2026-01-01T00:00:01Z" })),
+            ("POST", "/verify") => theirs(json!({ "org_id": 1, "repair": true, "prune": true })),
+            ("POST", "/target/{target}/backfill") => {
+                theirs(json!({ "from": "primary", "org_id": 1 }))
+            }
             ("POST", "/dead-letter/redrive") => theirs(json!({ "org_id": 1 })),
             ("POST", "/bulk/value") => theirs(json!({ "org_id": 1, "values": [value] })),
             ("POST", "/api/v1/telemetry") => theirs(json!({ "temperature": 1 })),
@@ -145,6 +152,8 @@ async fn things(api: &Api) -> Things {
     let replay =
         json!({ "org_id": 1, "from": "2026-01-01T00:00:00Z", "to": "2026-01-02T00:00:00Z" });
     let replay = made(api.post("/replay", &replay).await);
+    let job = api.post("/verify", &json!({ "org_id": 1 })).await;
+    assert_eq!(job.status, 202, "{job:?}");
     let pollers = made(api.get("/poller?type=simulator").await);
     Things {
         entity: entity.number("entity_id"),
@@ -154,6 +163,7 @@ async fn things(api: &Api) -> Things {
         user: user.number("user_id"),
         letter,
         replay: replay.number("replay_id"),
+        job: job.number("job_id"),
     }
 }
 

@@ -9,7 +9,7 @@ use std::borrow::Cow;
 const MAX_DEPTH: usize = 128;
 
 /// The payload as JSON text; what says nothing else is that already. An error says what is wrong.
-pub(super) fn as_json<'p>(content_type: &str, payload: &'p [u8]) -> Result<Cow<'p, [u8]>, String> {
+pub(crate) fn as_json<'p>(content_type: &str, payload: &'p [u8]) -> Result<Cow<'p, [u8]>, String> {
     if content_type != MSGPACK {
         return Ok(payload.into());
     }

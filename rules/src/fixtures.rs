@@ -1,6 +1,6 @@
 //! A small model for the tests of the pure parts.
 
-use super::entry::Known;
+use crate::Known;
 use domain::{
     DeviceId, EntityId, OrgId, OrgKey, Origin, OriginStream, Timestamp, TypeId,
     device_type::{DeviceType, Kind},
@@ -14,7 +14,7 @@ const PROFILE: &str = r#"{"device_type":"t","processing_mode":"endpoint","protoc
     "timestamp":{"pointer":"/ts","format":"rfc3339"},"metrics":{
     "hum":{"pointer":"/hum","kind":"number"},"temp":{"pointer":"/temp","kind":"number"}}}"#;
 
-pub(super) fn org() -> OrgKey {
+pub(crate) fn org() -> OrgKey {
     OrgKey::parse("demo").unwrap()
 }
 
@@ -22,16 +22,16 @@ fn profile_ref() -> ProfileRef {
     ProfileRef { id: TypeId::parse("t").unwrap(), version: 1 }
 }
 
-pub(super) fn now() -> Timestamp {
+pub(crate) fn now() -> Timestamp {
     Timestamp::parse_rfc3339("2026-06-01T00:00:00Z").unwrap()
 }
 
-pub(super) fn origin(index: u16) -> Origin {
+pub(crate) fn origin(index: u16) -> Origin {
     Origin { stream: OriginStream::Raw, sequence: 7, index, accepted_at: now() }
 }
 
 /// What `MODEL` holds: an org, a device type, and the device `d` whose metric `temp` is entity 1.
-pub(super) fn records() -> Vec<Record> {
+pub(crate) fn records() -> Vec<Record> {
     let (org, org_id) = (org(), OrgId(1));
     let definition: DeviceType = serde_json::from_str(PROFILE).unwrap();
     let device_type = definition.device_type.clone();
@@ -55,7 +55,7 @@ pub(super) fn records() -> Vec<Record> {
     ]
 }
 
-pub(super) fn directory(records: Vec<Record>) -> Directory {
+pub(crate) fn directory(records: Vec<Record>) -> Directory {
     let mut directory = Directory::default();
     for (sequence, record) in (1..).zip(records) {
         directory.apply(sequence, record);
@@ -63,12 +63,12 @@ pub(super) fn directory(records: Vec<Record>) -> Directory {
     directory
 }
 
-pub(super) fn known(directory: &Directory, settled: bool) -> Known<'_> {
+pub(crate) fn known(directory: &Directory, settled: bool) -> Known<'_> {
     Known { directory, limits: TimeLimits::default(), settled, created: false }
 }
 
 /// A message as the door notes it.
-pub(super) fn entry(name: &str, payload: &str) -> RawMessage<'static> {
+pub(crate) fn entry(name: &str, payload: &str) -> RawMessage<'static> {
     RawMessage {
         name: name.to_owned().into(),
         sender: directory(records()).sender(name),

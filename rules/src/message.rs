@@ -1,8 +1,8 @@
 //! One message of `RAW`: every entry of its pack becomes readings, a letter, or both. Pure.
 
-use super::{
-    clocks::Told,
+use crate::{
     entry::{Known, NotYet, Outcome, Strangers, normalize_entry},
+    told::Told,
 };
 use domain::{
     Group, Letter, OrgKey, Origin, OriginStream, Position, Reason, Stage, Timestamp,
@@ -19,7 +19,7 @@ const FIRST_ATTEMPT: u32 = 1;
 
 /// A message of `RAW` and where it stands.
 #[derive(Clone, Copy)]
-pub(crate) struct Stored<'b> {
+pub struct Stored<'b> {
     /// Where it stands, and when it was stored.
     pub position: Position,
     /// Its subject.
@@ -30,7 +30,7 @@ pub(crate) struct Stored<'b> {
 
 /// What comes of one message of `RAW`.
 #[derive(Debug, Default, PartialEq)]
-pub(crate) struct Normalized {
+pub struct Normalized {
     /// Readings, in the order of the entries.
     pub groups: Vec<(OrgKey, Group)>,
     /// What each of them says of its device's clock.
@@ -42,7 +42,7 @@ pub(crate) struct Normalized {
 }
 
 /// Normalizes all entries; `now` is for the letters.
-pub(crate) fn normalize_message(
+pub fn normalize_message(
     stored: Stored<'_>,
     known: Known<'_>,
     now: Timestamp,
@@ -73,7 +73,7 @@ pub(crate) fn normalize_message(
 }
 
 /// Normalizes one entry, whoever its sender is taken for.
-pub(crate) fn normalize_one(
+pub fn normalize_one(
     entry: &RawMessage<'_>,
     origin: Origin,
     known: Known<'_>,

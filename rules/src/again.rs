@@ -1,6 +1,6 @@
 //! One device message processed again: what it gives now, and what it no longer gives. Pure.
 
-use crate::normalize::{Known, NotYet, normalize_one};
+use crate::{Known, NotYet, normalize_one};
 use domain::{
     Deletion, EntityId, Group, OrgKey, Origin, Revision, Timestamp,
     directory::Directory,
@@ -12,16 +12,19 @@ use std::collections::BTreeSet;
 
 /// What comes of one message.
 #[derive(Debug, Default, PartialEq)]
-pub(super) struct Again {
-    pub(super) org: Option<OrgKey>,
-    pub(super) group: Option<Group>,
-    pub(super) removals: Vec<Deletion>,
+pub struct Again {
+    /// Whose; `None`: nothing comes of it here.
+    pub org: Option<OrgKey>,
+    /// Its readings.
+    pub group: Option<Group>,
+    /// What it no longer gives.
+    pub removals: Vec<Deletion>,
     /// What is wrong with it, or with a part of it.
-    pub(super) failure: Option<String>,
+    pub failure: Option<String>,
 }
 
 /// Whose a message is, where the replay is about it.
-pub(super) fn about(entry: &RawMessage<'_>, spec: &Spec, directory: &Directory) -> Option<Sender> {
+pub fn about(entry: &RawMessage<'_>, spec: &Spec, directory: &Directory) -> Option<Sender> {
     if matches!(&*entry.content_type, STATUS | STATUS_KEPT) {
         return None;
     }
@@ -36,7 +39,7 @@ pub(super) fn about(entry: &RawMessage<'_>, spec: &Spec, directory: &Directory) 
 /// Processes a message of a sender again. Rows that it may have given by another version are taken away where
 /// this one does not give them: by its own version or a later one, which a replay may have taken, or by one
 /// that a replay `named`. No others: what this message never gave is not its to take away.
-pub(super) fn again(
+pub fn again(
     entry: &RawMessage<'_>,
     sender: &Sender,
     origin: Origin,

@@ -1,5 +1,5 @@
 use super::*;
-use crate::normalize::fixtures::{directory, entry, known, now, origin, records};
+use crate::fixtures::{directory, entry, known, now, origin, records};
 use proptest::prelude::*;
 
 fn run(body: &[u8]) -> Normalized {

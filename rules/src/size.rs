@@ -3,14 +3,14 @@
 use domain::{Batch, Group, Values};
 
 /// A message is full at this size. Ingest collects many; a small one is cheap to take again.
-pub(super) const FULL_BYTES: usize = 512 << 10;
+pub const FULL_BYTES: usize = 512 << 10;
 /// Largest group; the server takes 12 MB with headers.
-pub(super) const MAX_GROUP_BYTES: usize = 10 << 20;
+pub(crate) const MAX_GROUP_BYTES: usize = 10 << 20;
 /// What an envelope adds at most.
 const ENVELOPE_BYTES: usize = 16;
 
 /// Upper bound of a group's size in a message (MessagePack, structs as arrays).
-pub(crate) fn group_bytes(group: &Group) -> usize {
+pub fn group_bytes(group: &Group) -> usize {
     // Array, origin (array, stream, sequence, index, moment), revision, profile, samples' header.
     const FIXED: usize = 1 + (1 + 1 + 9 + 3 + 9) + 3 + 5 + 5;
     let device = group.device.as_ref().map_or(1, |device| 2 + device.as_str().len());
@@ -29,7 +29,7 @@ fn values_bytes(values: &Values) -> usize {
 
 /// Cuts one org's groups into messages, between groups only. A group that is larger than a full
 /// message travels alone.
-pub(crate) fn cut(groups: Vec<Group>) -> Vec<Batch> {
+pub fn cut(groups: Vec<Group>) -> Vec<Batch> {
     let mut batches = Vec::new();
     let (mut batch, mut bytes) = (Batch::default(), ENVELOPE_BYTES);
     for group in groups {

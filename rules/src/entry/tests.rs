@@ -1,5 +1,5 @@
 use super::*;
-use crate::normalize::fixtures::{directory, entry, known, org, origin, records};
+use crate::fixtures::{directory, entry, known, org, origin, records};
 use domain::{EntityId, Values, model::Record};
 
 const GOOD: &str = r#"{"ts":"2026-05-01T00:00:00Z","temp":4}"#;

@@ -1,9 +1,9 @@
 //! One device message: from its payload to a group of readings, or to the reason why not. Pure.
 
-use super::{
-    clocks::Told,
+use crate::{
     codec,
     size::{MAX_GROUP_BYTES, group_bytes},
+    told::Told,
 };
 use domain::{
     DeviceId, Group, OrgKey, Origin, Reason, Revision, Sample,
@@ -24,7 +24,7 @@ const MAX_DETAIL: usize = 2_000;
 
 /// What is known when a message is normalized.
 #[derive(Clone, Copy)]
-pub(crate) struct Known<'d> {
+pub struct Known<'d> {
     /// Devices and profiles.
     pub directory: &'d Directory,
     /// Believable moments.
@@ -38,7 +38,7 @@ pub(crate) struct Known<'d> {
 
 /// What is to be done before the message can be normalized.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum NotYet {
+pub enum NotYet {
     /// The directory lacks something that the writer of the message may have known. Wait until it
     /// has caught up, then do the same again, settled.
     Unsettled,
@@ -48,7 +48,7 @@ pub(crate) enum NotYet {
 
 /// What is not registered and is to be.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(crate) struct Strangers {
+pub struct Strangers {
     /// Logical devices, by gateway.
     pub logical: BTreeMap<DeviceId, BTreeSet<String>>,
     /// Metrics, by device.
@@ -57,7 +57,7 @@ pub(crate) struct Strangers {
 
 impl Strangers {
     /// Takes in what another message needs. Of a metric the first kind counts.
-    pub(super) fn add(&mut self, more: Self) {
+    pub(crate) fn add(&mut self, more: Self) {
         for (gateway, identifiers) in more.logical {
             self.logical.entry(gateway).or_default().extend(identifiers);
         }
@@ -69,14 +69,14 @@ impl Strangers {
         }
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.logical.is_empty() && self.metrics.is_empty()
     }
 }
 
 /// What comes of one device message.
 #[derive(Debug, Default, PartialEq)]
-pub(super) struct Outcome {
+pub(crate) struct Outcome {
     /// Its readings.
     pub group: Option<(OrgKey, Group)>,
     /// What they say of their device's clock.
@@ -94,7 +94,7 @@ impl Outcome {
 }
 
 /// Normalizes one device message that entered the platform at `origin`.
-pub(super) fn normalize_entry(
+pub(crate) fn normalize_entry(
     entry: &RawMessage<'_>,
     origin: Origin,
     known: Known<'_>,
