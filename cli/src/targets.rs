@@ -255,8 +255,14 @@ async fn backfill(
     };
     for (org, done) in fill_all(from, to, only, &mut tell).await? {
         println!(
-            "org {}: {} rows looked at, {} new in {}, {} deletions",
-            org.key, done.looked_at, done.written, to.name, done.deletions
+            "org {}: {} rows looked at, {} new in {}, {} deletions, {} presences, {} transactions",
+            org.key,
+            done.looked_at,
+            done.written,
+            to.name,
+            done.deletions,
+            done.presences,
+            done.ends
         );
         if done.refused > 0 {
             println!("  {} rows are refused by the database of {} itself", done.refused, to.name);

@@ -6,13 +6,15 @@ use domain::{OrgKey, Row, Timestamp, Work};
 use store::{
     OrgRef, Verdict, Writer,
     read::{self, Key},
-    verify::{self, Recent, deletions},
+    verify::{self, Recent, deletions, ends, presences},
 };
 
 /// Rows of one piece.
 const PIECE: usize = 20_000;
-/// Deletions of one.
-const DELETIONS: usize = 1_000;
+/// Deletions of one, and presences, and ends of transactions.
+const LOT: usize = 1_000;
+/// All are looked at, also what is on its way: brought twice, it is there once.
+const ALL: Recent = Recent { from: Timestamp::MAX, to: Timestamp::MAX };
 
 /// How far it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -25,6 +27,10 @@ pub struct Progress {
     pub written: u64,
     /// Deletions that were new to it.
     pub deletions: u64,
+    /// Presences of devices that were new to it, or newer.
+    pub presences: u64,
+    /// Ends of gateways' transactions that were new to it.
+    pub ends: u64,
     /// Rows that the target's database refuses for what is in them.
     pub refused: u64,
 }
@@ -76,7 +82,7 @@ async fn fill(
     let mut behind = None;
     loop {
         let (a, b) = (from.database, to.database);
-        let found = deletions(a, b, org, Recent::since(Timestamp::MAX), behind, DELETIONS).await;
+        let found = deletions((a, b), org, ALL, behind, LOT).await;
         let found = found.map_err(to.fault())?;
         let newer = found.iter().filter_map(|(ours, theirs)| {
             let ours = (*ours)?;
@@ -89,10 +95,12 @@ async fn fill(
         }
         let last = found.last().and_then(|(ours, theirs)| ours.or(*theirs));
         behind = last.map(|last| (last.entity, last.from, last.to));
-        if found.len() < DELETIONS {
+        if found.len() < LOT {
             break;
         }
     }
+    done.presences = bring_presences(org, from, to, &writer).await?;
+    done.ends = bring_ends(org, from, to, &writer).await?;
     let mut after: Option<Key> = None;
     loop {
         let rows = read::page(from.database, org, after, PIECE).await.map_err(from.fault())?;
@@ -108,6 +116,54 @@ async fn fill(
             done.refused += refused;
         }
         progress(done);
+    }
+}
+
+/// Brings presences of devices that are new to it, or newer; how many.
+async fn bring_presences(
+    org: &OrgRef,
+    from: Target<'_>,
+    to: Target<'_>,
+    writer: &Writer,
+) -> Result<u64, Fault> {
+    let (of, mut behind, mut written) = ((from.database, to.database), None, 0);
+    loop {
+        let found = presences(of, org, ALL, behind, LOT).await.map_err(to.fault())?;
+        let newer = found.iter().filter_map(|(ours, theirs)| {
+            let ours = ours.as_ref()?;
+            theirs.as_ref().is_none_or(|theirs| theirs.version < ours.version).then_some(ours)
+        });
+        let work = Work { presences: newer.cloned().collect(), ..Work::default() };
+        written += work.presences.len() as u64;
+        let _ = writer.write(org, &work).await.map_err(to.fault())?;
+        let last = found.last().and_then(|(ours, theirs)| ours.as_ref().or(theirs.as_ref()));
+        behind = last.map(|last| last.device.clone());
+        if found.len() < LOT {
+            return Ok(written);
+        }
+    }
+}
+
+/// The same of ends of gateways' transactions.
+async fn bring_ends(
+    org: &OrgRef,
+    from: Target<'_>,
+    to: Target<'_>,
+    writer: &Writer,
+) -> Result<u64, Fault> {
+    let (of, mut behind, mut written) = ((from.database, to.database), None, 0);
+    loop {
+        let found = ends(of, org, ALL, behind, LOT).await.map_err(to.fault())?;
+        let new = found.iter().filter(|(_, theirs)| theirs.is_none());
+        let new = new.filter_map(|(ours, _)| ours.clone());
+        let work = Work { transactions: new.collect(), ..Work::default() };
+        written += work.transactions.len() as u64;
+        let _ = writer.write(org, &work).await.map_err(to.fault())?;
+        let last = found.last().and_then(|(ours, theirs)| ours.as_ref().or(theirs.as_ref()));
+        behind = last.map(|it| (it.gateway.clone(), it.transaction.clone(), it.sequence));
+        if found.len() < LOT {
+            return Ok(written);
+        }
     }
 }
 

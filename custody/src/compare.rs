@@ -8,15 +8,17 @@ use nats::{
 };
 use store::{
     Database, OrgRef,
-    verify::{self, Comparison, Recent, Refused, Report, deletions, stale_current},
+    verify::{
+        self, Comparison, Recent, Refused, Report, deletions, ends, presences, stale_current,
+    },
 };
 
 /// Letters that are looked at in one go.
 const PAGE: usize = 1_000;
 /// How long after a comparison began something may have been accepted, in microseconds: a day.
 const CLOCKS: i64 = 86_400_000_000;
-/// Differing deletions that are counted.
-pub const MOST_DELETIONS: usize = 10_000;
+/// What differs of each kind, beside rows, is counted up to this.
+pub const MOST_COUNTED: usize = 10_000;
 
 /// A target.
 #[derive(Clone, Copy)]
@@ -55,8 +57,12 @@ pub struct Pair<'a> {
 pub struct Compared {
     /// Rows, by hour.
     pub report: Report,
-    /// Deletions that only one has, or both with other versions; [`MOST_DELETIONS`] at most.
+    /// Deletions that only one has, or both with other versions; [`MOST_COUNTED`] at most.
     pub deletions: usize,
+    /// The same of devices' presences ...
+    pub presences: usize,
+    /// ... and of ends of gateways' transactions.
+    pub ends: usize,
 }
 
 impl<'a> Pair<'a> {
@@ -76,10 +82,15 @@ impl<'a> Pair<'a> {
         let refused = self.refused().await?;
         let (a, b) = (self.primary.database, self.other.database);
         let fault = self.other.fault();
-        let most = MOST_DELETIONS;
-        let deletions = deletions(a, b, self.org, self.recent, None, most).await.map_err(&fault)?;
+        let most = MOST_COUNTED;
+        let deletions =
+            deletions((a, b), self.org, self.recent, None, most).await.map_err(&fault)?;
+        let (of, recent) = ((a, b), self.recent);
+        let presences = presences(of, self.org, recent, None, most).await.map_err(&fault)?;
+        let ends = ends(of, self.org, recent, None, most).await.map_err(&fault)?;
         let report = self.comparison(&refused).run(samples).await.map_err(&fault)?;
-        Ok(Compared { report, deletions: deletions.len() })
+        let (deletions, presences, ends) = (deletions.len(), presences.len(), ends.len());
+        Ok(Compared { report, deletions, presences, ends })
     }
 
     /// Rows that one of the two refused, by their letters.

@@ -5,6 +5,7 @@
 //! the higher version counts, and of equal ones the primary's. What no message explains is named, and taken
 //! away only where that was asked for.
 
+mod beside;
 mod decide;
 
 use crate::{
@@ -35,6 +36,10 @@ const ROUNDS: usize = 1_000;
 pub struct Repaired {
     /// Deletions that a target lacked, or had in an older version.
     pub deletions: u64,
+    /// Presences of devices that differed, ...
+    pub presences: u64,
+    /// ... and ends of gateways' transactions.
+    pub ends: u64,
     /// Rows that were put right, by target.
     pub rows: BTreeMap<TargetName, u64>,
     /// Current values that were put right, by target.
@@ -78,6 +83,9 @@ pub async fn repair(
     let mut job = Job { pair, refused, prune, done: Repaired::default() };
     progress(format!("org {}: deletions", pair.org.key));
     job.deletions().await?;
+    progress(format!("org {}: presences and transactions", pair.org.key));
+    job.done.presences = beside::mend_presences(pair).await?;
+    job.done.ends = beside::mend_ends(pair).await?;
     let comparison = pair.comparison(&job.refused);
     let (hours, _, _) = comparison.hours().await.map_err(pair.other.fault())?;
     let all = hours.len();
@@ -110,7 +118,7 @@ impl Job<'_> {
         let (a, b) = (primary.database, other.database);
         let mut behind = None;
         loop {
-            let found = deletions(a, b, org, recent, behind, LOT).await.map_err(other.fault())?;
+            let found = deletions((a, b), org, recent, behind, LOT).await.map_err(other.fault())?;
             let range = |row: &DeletionRow| (row.entity, row.from, row.to);
             let ranges: Vec<Range> =
                 found.iter().filter_map(|(a, b)| a.or(*b).as_ref().map(range)).collect();

@@ -286,6 +286,8 @@ pub fn filled_as_json(filled: &[(OrgRef, Progress)]) -> Value {
             "looked_at": done.looked_at,
             "written": done.written,
             "deletions": done.deletions,
+            "presences": done.presences,
+            "transactions": done.ends,
             "refused": done.refused,
         })
     };

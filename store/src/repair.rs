@@ -8,9 +8,11 @@ use crate::{
     connect::{Database, answered},
     fault::{Fault, classify},
     org::OrgRef,
-    write::{current, deletions::restore, open::ORG_LOCK, staging},
+    write::{current, deletions::restore, open::ORG_LOCK, presence, staging, transactions},
 };
-use domain::{DeletionRow, EntityId, Row, RowVersion, Timestamp};
+use domain::{
+    DeletionRow, EntityId, Row, RowVersion, Timestamp, chunk::Ended, presence::PresenceRow,
+};
 use sqlx::{AssertSqlSafe, PgConnection, postgres::PgBindIterExt};
 
 /// One key to be mended.
@@ -114,6 +116,52 @@ pub async fn forget_deletions(
         .execute(connection)
         .await
         .map(drop)
+    })
+    .await
+}
+
+/// Puts presences in the place of what stands there of their devices, unless that is newer.
+pub async fn put_presences(
+    database: &Database,
+    org: &OrgRef,
+    rows: &[PresenceRow],
+) -> Result<(), Fault> {
+    exclusive(database, org, async |connection| {
+        let all = || rows.iter();
+        sqlx::query(
+            "delete from core.device_presence p \
+             using unnest($1::text[], $2::timestamptz[], $3::bigint[]) as k (device, accepted, version) \
+             where p.org_id = $4 and p.device_id = k.device \
+                and (p.accepted_at, p.version) <= (k.accepted, k.version)",
+        )
+        .bind(all().map(|row| row.device.as_str()).bind_iter())
+        .bind(all().map(|row| row.version.accepted_at.to_chrono()).bind_iter())
+        .bind(all().map(|row| row.version.packed).bind_iter())
+        .bind(org.id.0)
+        .execute(&mut *connection)
+        .await?;
+        presence::apply(connection, org, rows).await
+    })
+    .await
+}
+
+/// The same of ends of gateways' transactions.
+pub async fn put_ends(database: &Database, org: &OrgRef, ends: &[Ended]) -> Result<(), Fault> {
+    exclusive(database, org, async |connection| {
+        let all = || ends.iter();
+        sqlx::query(
+            "delete from core.telemetry_transactions t \
+             using unnest($1::text[], $2::text[], $3::bigint[]) as k (gateway, name, sequence) \
+             where t.org_id = $4 and t.gateway_id = k.gateway and t.transaction_id = k.name \
+                and t.end_sequence = k.sequence",
+        )
+        .bind(all().map(|it| it.gateway.as_str()).bind_iter())
+        .bind(all().map(|it| it.transaction.as_str()).bind_iter())
+        .bind(all().map(|it| it.sequence.cast_signed()).bind_iter())
+        .bind(org.id.0)
+        .execute(&mut *connection)
+        .await?;
+        transactions::apply(connection, org, ends).await
     })
     .await
 }

@@ -1,6 +1,11 @@
 //! Targets that somebody changed behind the platform's back, made equal again; targets filled from others.
 
-use domain::{Batch, Deletion, EntityId, Revision, Timestamp};
+use domain::{
+    Batch, Clock, Deletion, DeviceId, EntityId, Origin, OriginStream, Revision, SystemClock,
+    Timestamp,
+    chunk::{Ended, Outcome},
+    presence::Presence,
+};
 use nats::publish::Outgoing;
 use serde_json::{Value, json};
 use testkit::{
@@ -493,4 +498,88 @@ async fn an_org_that_a_target_does_not_know_yet_is_named() {
         if output.status.success() { Ok(()) } else { Err(format!("{output:?}")) }
     })
     .await;
+}
+
+/// What stands beside readings: deleted, changed, and missing, in either target; and brought to one that has none.
+#[tokio::test]
+async fn presences_and_ends_of_transactions_are_compared_repaired_and_brought() {
+    let platform = Platform::start("").await;
+    let _ingest = platform.service("ingest");
+    let wire = crate::ingest::connect(&platform.nats, "bridge").await;
+    let at = SystemClock.now().plus_micros(-3_600_000_000);
+    let device = |name: &str| DeviceId::parse(name).unwrap();
+    let presence = |(sequence, name): (u64, &str)| Presence {
+        device: device(name),
+        online: true,
+        at,
+        kept: false,
+        origin: Origin { stream: OriginStream::Raw, sequence, index: 0, accepted_at: at },
+    };
+    let end = |sequence: u64| Ended {
+        gateway: device("G-1"),
+        transaction: "report".to_owned(),
+        sequence,
+        expected: 3,
+        seen: 2,
+        missing: "2".to_owned(),
+        outcome: Outcome::Expired,
+        reason: "a part did not come".to_owned(),
+        sha256: None,
+        began_at: at,
+        ended_at: at,
+    };
+    let presences = (1..).zip(["a", "B", "c"]).map(presence).collect();
+    let batch = Batch { presences, transactions: (1..4).map(end).collect(), ..Batch::default() };
+    let message = Outgoing::without_id("telemetry.demo.test", nats::envelope::encode(&batch));
+    nats::publish::publish(&wire, message).await.unwrap();
+    let told = |verdict: &Value| {
+        let it = &verdict["compared"][0];
+        (it["presences"].as_u64().unwrap(), it["transactions"].as_u64().unwrap())
+    };
+    let texts = async |database: &Database| {
+        let mut connection = testkit::platform::connect(&database.superuser()).await.unwrap();
+        let sql = "select t::text from core.device_presence t union all \
+                   select t::text from core.telemetry_transactions t order by 1";
+        let rows: Vec<String> =
+            sqlx::query_scalar(sql).fetch_all(&mut connection).await.unwrap_or_default();
+        rows
+    };
+    let everywhere = async || {
+        eventually("both have all of it", || async {
+            let both = [texts(&platform.primary).await, texts(&platform.secondary).await];
+            if both[0].len() == 6 && both[0] == both[1] { Ok(()) } else { Err(format!("{both:?}")) }
+        })
+        .await;
+        texts(&platform.primary).await
+    };
+    let right = everywhere().await;
+    assert_eq!(told(&verify(&platform, &[])), (0, 0));
+
+    let (presence, transactions) = ("core.device_presence", "core.telemetry_transactions");
+    run(&platform.primary, &format!("delete from {presence} where device_id = 'c'")).await;
+    run(&platform.secondary, &format!("delete from {presence} where device_id = 'a'")).await;
+    run(&platform.secondary, &format!("update {presence} set online = false")).await;
+    run(&platform.primary, &format!("delete from {transactions} where end_sequence = 1")).await;
+    run(&platform.secondary, &format!("delete from {transactions} where end_sequence = 2")).await;
+    run(&platform.secondary, &format!("update {transactions} set parts_seen = 9")).await;
+    let verdict = verify(&platform, &[]);
+    assert_eq!((told(&verdict), &verdict["equal"]), ((3, 3), &false.into()));
+    let verdict = verify(&platform, &["--repair"]);
+    assert_eq!((told(&verdict), &verdict["equal"]), ((0, 0), &true.into()));
+    let repaired = &verdict["repaired"][0];
+    assert_eq!((&repaired["presences"], &repaired["transactions"]), (&3.into(), &3.into()));
+    // The primary's counted where both had one version; what it had lost came from the other as it was there.
+    let mended = everywhere().await;
+    let as_before = mended.iter().filter(|row| right.contains(row)).count();
+    assert_eq!(as_before, 4, "{mended:?}");
+
+    for table in [presence, transactions] {
+        run(&platform.secondary, &format!("delete from {table}")).await;
+    }
+    let filled = platform.succeed(&["targets", "backfill", "secondary", "--from", "primary"]);
+    assert!(filled.contains("3 presences, 3 transactions"), "{filled}");
+    assert_eq!(everywhere().await, mended);
+    let again = platform.succeed(&["targets", "backfill", "secondary", "--from", "primary"]);
+    assert!(again.contains("0 presences, 0 transactions"), "{again}");
+    assert_eq!(told(&verify(&platform, &[])), (0, 0));
 }

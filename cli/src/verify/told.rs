@@ -2,7 +2,7 @@
 
 use crate::table::Table;
 use custody::{
-    compare::MOST_DELETIONS,
+    compare::MOST_COUNTED,
     verify::{Lost, Repair, Some, Stale, Unknown, Verdict},
 };
 use domain::TargetName;
@@ -30,17 +30,32 @@ pub(super) fn print(verdict: &Verdict) {
             "{target} has no tables of org {org} yet: ingest makes them when it runs with it\n"
         );
     }
-    let heads = ["org", "target", "rows", "hours", "differing hours", "deletions", "refused"];
+    let heads = [
+        "org",
+        "target",
+        "rows",
+        "hours",
+        "differing hours",
+        "deletions",
+        "presences",
+        "transactions",
+        "refused",
+    ];
     let mut table = Table::new(heads);
     for compared in &verdict.compared {
-        let most = if compared.deletions == MOST_DELETIONS { " or more" } else { "" };
+        let some = |count: usize| {
+            let more = if count == MOST_COUNTED { " or more" } else { "" };
+            format!("{count}{more}")
+        };
         table.row([
             compared.org.to_string(),
             compared.target.to_string(),
             compared.rows.to_string(),
             compared.hours.to_string(),
             compared.differing.len().to_string(),
-            format!("{}{most}", compared.deletions),
+            some(compared.deletions),
+            some(compared.presences),
+            some(compared.transactions),
             compared.refused.to_string(),
         ]);
     }
@@ -96,10 +111,13 @@ fn repaired(repair: &Repair) {
         if some.is_empty() { "none".to_owned() } else { some.join(", ") }
     };
     println!(
-        "repaired org {}, primary and {}: deletions {}; rows: {}; current values: {}",
+        "repaired org {}, primary and {}: deletions {}; presences {}; transactions {}; rows: {}; \
+         current values: {}",
         repair.org,
         repair.target,
         repair.deletions,
+        repair.presences,
+        repair.transactions,
         all(&repair.rows),
         all(&repair.current)
     );

@@ -76,6 +76,10 @@ pub struct OrgInTarget {
     pub differing: Vec<DifferingHour>,
     /// Deletions that differ.
     pub deletions: usize,
+    /// Devices' presences that differ.
+    pub presences: usize,
+    /// Ends of gateways' transactions that differ.
+    pub transactions: usize,
     /// Rows that one has and the other refused: their letters are in `DEAD`.
     pub refused: u64,
 }
@@ -118,6 +122,10 @@ pub struct Repair {
     pub target: TargetName,
     /// Deletions that one of both lacked.
     pub deletions: u64,
+    /// Devices' presences that differed.
+    pub presences: u64,
+    /// Ends of gateways' transactions that differed.
+    pub transactions: u64,
     /// Rows put right, by target.
     pub rows: BTreeMap<TargetName, u64>,
     /// Current values put right, by target.
@@ -148,8 +156,12 @@ impl From<Named> for Some {
 }
 
 impl OrgInTarget {
+    fn is_equal(&self) -> bool {
+        self.differing.is_empty() && self.deletions + self.presences + self.transactions == 0
+    }
+
     pub(super) fn new(target: &TargetName, compared: Compared) -> Self {
-        let Compared { report, deletions } = compared;
+        let Compared { report, deletions, presences, ends } = compared;
         Self {
             org: report.org.key,
             target: target.clone(),
@@ -157,6 +169,8 @@ impl OrgInTarget {
             rows: report.rows,
             differing: report.differing.iter().map(differing).collect(),
             deletions,
+            presences,
+            transactions: ends,
             refused: report.explained,
         }
     }
@@ -179,6 +193,8 @@ impl Repair {
             org: org.key.clone(),
             target: target.clone(),
             deletions: repaired.deletions,
+            presences: repaired.presences,
+            transactions: repaired.ends,
             rows: repaired.rows,
             current: repaired.current,
             settled: repaired.settled.into(),
@@ -220,9 +236,9 @@ impl Verdict {
     }
 
     pub(super) fn judge(&mut self) {
-        let equal = |it: &OrgInTarget| it.differing.is_empty() && it.deletions == 0;
-        self.equal =
-            self.compared.iter().all(equal) && self.stale.is_empty() && self.unknown.is_empty();
+        self.equal = self.compared.iter().all(OrgInTarget::is_equal)
+            && self.stale.is_empty()
+            && self.unknown.is_empty();
     }
 
     /// Whether all hold the same.
@@ -233,7 +249,7 @@ impl Verdict {
     /// Whether a target holds what the primary holds.
     pub(super) fn equal_in(&self, target: &TargetName) -> bool {
         let mut of = self.compared.iter().filter(|compared| &compared.target == target);
-        of.all(|compared| compared.differing.is_empty() && compared.deletions == 0)
+        of.all(OrgInTarget::is_equal)
             && self.stale.iter().all(|stale| &stale.target != target)
             && self.unknown.iter().all(|unknown| &unknown.target != target)
     }

@@ -27,6 +27,15 @@ impl Outcome {
     }
 }
 
+impl std::str::FromStr for Outcome {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let all = [Self::Complete, Self::Expired, Self::Superseded];
+        let known = all.into_iter().find(|outcome| outcome.as_str() == text);
+        known.ok_or_else(|| format!("{text:?} is no outcome of a transaction"))
+    }
+}
+
 /// A part where it stands in `CHUNKS`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PartAt {

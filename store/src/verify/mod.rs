@@ -1,14 +1,17 @@
 //! Whether two targets hold the same rows: by hour from hashes that the databases compute, and row
 //! by row where those differ.
 
+mod beside;
 mod current;
 mod deletions;
 mod ignored;
 mod pairs;
 mod rows;
 
+pub use beside::{EndKey, ends, presences};
 pub use current::stale_current;
-pub use deletions::{DeletionPair, Range, deletions};
+pub use deletions::{Range, deletions};
+pub use pairs::Unlike;
 pub use rows::{Change, Difference, Refused, Sample, compare_hour, same};
 
 use crate::{

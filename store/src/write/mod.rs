@@ -6,9 +6,9 @@ pub(crate) mod deletions;
 mod hint;
 pub(crate) mod note;
 pub(crate) mod open;
-mod presence;
+pub(crate) mod presence;
 pub(crate) mod staging;
-mod transactions;
+pub(crate) mod transactions;
 
 use crate::{
     connect::{Database, answered},
