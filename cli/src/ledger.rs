@@ -4,7 +4,7 @@ use crate::{Globals, connect, databases, table::Table};
 use clap::Args;
 use custody::{
     compare::Target,
-    ledger::{Account, Hop, Ledger, QUICK_ROWS, Question, orgs_of},
+    ledger::{Account, Counts, Entries, Hop, Ledger, QUICK_ROWS, Question, orgs_of},
     tell::ledger_as_json,
 };
 use domain::{OrgId, OrgKey, Timestamp, directory::Directory, ledger::hour_of};
@@ -39,6 +39,10 @@ pub(crate) struct LedgerArgs {
     /// Count all rows, also where that takes a while [default: up to 2 million]
     #[arg(long)]
     rows: bool,
+    /// Look into each message of RAW that the hours have, however many: every device message in it came through, or
+    /// is a letter [default: up to 20,000]
+    #[arg(long)]
+    entries: bool,
     /// With --rows: take what is there as right; what is unaccounted for now is settled, and not told any more
     #[arg(long, requires = "rows")]
     settle: bool,
@@ -72,10 +76,14 @@ pub(crate) async fn run(args: &LedgerArgs, globals: &Globals) -> anyhow::Result<
     let hours = args.hour.map_or((hour_of(now.plus_micros(-DAY)), now), |hour| (hour, hour));
     let (orgs, rows) = (orgs_of(&directory), args.rows.then_some(true));
     let (targets, orgs) = (&*targets, &*orgs);
-    let question = Question { wire: &wire, targets, orgs, register: &register, hours, rows };
+    let (register, entries) = (&register, args.entries.then_some(true));
+    let question = Question { wire: &wire, targets, orgs, register, hours, rows, entries };
     let mut ledger = question.ask().await?;
     if args.settle && !ledger.is_balanced() {
         ledger = question.settle(&ledger).await?;
+    }
+    if let (Some(entries), Some(org)) = (&mut ledger.entries, &args.org) {
+        entries.hours.retain(|(_, of), _| of.as_ref() == Some(org));
     }
     for (_, account) in &mut ledger.targets {
         let wanted = |id: OrgId| only.is_none_or(|only| only == id);
@@ -101,13 +109,18 @@ pub(crate) async fn look(config: &service::Config) -> anyhow::Result<Ledger> {
         databases.iter().map(|(name, database)| Target { name, database }).collect();
     let (now, orgs) = (connect::now_here(), orgs_of(&directory));
     let (targets, orgs, hours) = (&*targets, &*orgs, (now, now));
-    Ok(Question { wire: &wire, targets, orgs, register: &register, hours, rows: None }
-        .ask()
-        .await?)
+    let (wire, register, rows, entries) = (&wire, &register, None, None);
+    Ok(Question { wire, targets, orgs, register, hours, rows, entries }.ask().await?)
 }
 
 fn print(ledger: &Ledger, directory: &Directory) {
     hops(ledger);
+    match &ledger.entries {
+        Some(looked) => entries(looked),
+        None => {
+            println!("\nRAW has too many packs of that time to look into each (--entries does)")
+        }
+    }
     for (name, account) in &ledger.targets {
         println!();
         if account.hours.is_empty() {
@@ -151,6 +164,39 @@ fn hops(ledger: &Ledger) {
     missing("RAW".to_owned(), &ledger.raw);
     for (name, account) in &ledger.targets {
         missing(format!("{name}: TELEMETRY"), &account.hop);
+    }
+}
+
+fn entries(entries: &Entries) {
+    if entries.hours.is_empty() {
+        return;
+    }
+    println!("\nin RAW:");
+    let heads = [
+        "hour",
+        "org",
+        "device messages",
+        "normalized",
+        "dead",
+        "explained",
+        "in flight",
+        "let go",
+        "unaccounted for",
+    ];
+    let mut table = Table::new(heads);
+    for ((hour, org), counts) in &entries.hours {
+        let Counts { accepted, normalized, dead, explained, in_flight, let_go, unaccounted } =
+            counts;
+        let numbers = [accepted, normalized, dead, explained, in_flight, let_go, unaccounted];
+        let org = org.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string);
+        let mut cells = [hour.to_string(), org].into_iter().chain(numbers.map(u64::to_string));
+        table.row(std::array::from_fn(|_| cells.next().unwrap_or_default()));
+    }
+    table.print();
+    for (sequence, index) in entries.missing.iter().take(NAMED) {
+        println!(
+            "  RAW-{sequence}-{index} is unaccounted for: `haystack replay` of its hour gives it again"
+        );
     }
 }
 

@@ -1,8 +1,10 @@
 //! Does the ledger balance? Every message of a stream was applied, is set aside, or is on its way; every reading
 //! of an applied one has a fate; every target has as many rows as it wrote.
 
+mod entries;
 mod mend;
 
+pub use entries::{Counts, Entries, MOST_PACKS, QUICK_PACKS};
 use mend::settle;
 pub use mend::{apply_again, fold, restore};
 
@@ -11,7 +13,7 @@ use domain::{
     Clock, OrgId, OrgKey, SystemClock, TargetName, Timestamp,
     directory::Directory,
     ledger::Fates,
-    raw::{Pack, STATUS, STATUS_KEPT},
+    raw::{Pack, RawMessage, STATUS, STATUS_KEPT},
     subject::Subject,
 };
 use nats::{
@@ -61,6 +63,8 @@ pub struct Question<'a> {
     pub hours: (Timestamp, Timestamp),
     /// Whether rows are counted; `None`: where that is quick.
     pub rows: Option<bool>,
+    /// Whether packs are looked into; `None`: where that is quick.
+    pub entries: Option<bool>,
 }
 
 /// The orgs that the platform knows.
@@ -110,10 +114,17 @@ pub struct Account {
 pub struct Ledger {
     /// From `RAW` to `TELEMETRY`, by the primary.
     pub raw: Hop,
+    /// The same of each device message in them; `None`: not looked.
+    pub entries: Option<Entries>,
     /// Each target that answers, the primary first.
     pub targets: Vec<(TargetName, Account)>,
     /// Those that do not, and why.
     pub away: Vec<(TargetName, String)>,
+}
+
+/// A kept status that was taken out of the broker says nothing.
+fn says_nothing(entry: &RawMessage<'_>) -> bool {
+    matches!(&*entry.content_type, STATUS | STATUS_KEPT) && entry.payload.is_empty()
 }
 
 fn now() -> Timestamp {
@@ -151,7 +162,9 @@ impl Account {
 impl Ledger {
     /// Whether everything is accounted for.
     pub fn is_balanced(&self) -> bool {
-        self.raw.is_balanced() && self.targets.iter().all(|(_, account)| account.is_balanced())
+        self.raw.is_balanced()
+            && self.entries.as_ref().is_none_or(Entries::is_balanced)
+            && self.targets.iter().all(|(_, account)| account.is_balanced())
     }
 }
 
@@ -163,8 +176,8 @@ impl Question<'_> {
         let normalized = consumer.map_or(0, |consumer| consumer.done);
         let raw_last = retention::held(self.wire, RAW).await?.last;
         let behind = retention::held(self.wire, TELEMETRY).await?.last;
-        let (mut raw, mut targets, mut away) =
-            (Hop::all_in_flight(raw_last), Vec::new(), Vec::new());
+        let (mut raw, mut entries) = (Hop::all_in_flight(raw_last), None);
+        let (mut targets, mut away) = (Vec::new(), Vec::new());
         for (at, target) in self.targets.iter().enumerate() {
             let asked = async {
                 let since = ledger::since(target.database).await.map_err(target.fault())?;
@@ -174,11 +187,13 @@ impl Question<'_> {
                 } else {
                     None
                 };
-                Ok((raw, self.account(target, since).await?))
+                let entries = if at == 0 { self.entries(*target, normalized).await? } else { None };
+                Ok((raw, entries, self.account(target, since).await?))
             };
             match asked.await {
-                Ok((found, account)) => {
+                Ok((found, looked, account)) => {
                     raw = found.unwrap_or(raw);
+                    entries = looked.or(entries);
                     targets.push((target.name.clone(), account));
                 }
                 // One that is away keeps nobody from seeing the others.
@@ -186,7 +201,7 @@ impl Question<'_> {
                 Err(fault) => return Err(fault),
             }
         }
-        Ok(Ledger { raw, targets, away })
+        Ok(Ledger { raw, entries, targets, away })
     }
 
     /// Takes what is there as right; the ledger as it is then.
@@ -196,8 +211,12 @@ impl Question<'_> {
             else {
                 continue;
             };
-            let raw = (at == 0).then_some(&ledger.raw);
-            settle(self.wire, *target, raw, account).await?;
+            let raw = (at == 0).then(|| {
+                let missing = ledger.entries.iter().flat_map(|entries| &entries.missing);
+                let hop = ledger.raw.unaccounted.iter().map(|(sequence, _)| *sequence);
+                hop.chain(missing.map(|(sequence, _)| *sequence)).collect::<BTreeSet<u64>>()
+            });
+            settle(self.wire, *target, raw.as_ref(), account).await?;
         }
         self.ask().await
     }
@@ -267,10 +286,6 @@ impl Question<'_> {
         for sequence in silent {
             let Some((_, body)) = read_placed(self.wire, RAW, sequence).await? else { continue };
             let Ok(pack) = envelope::decode_borrowed::<Pack<'_>>(&body) else { continue };
-            // A kept status that was taken out of the broker says nothing.
-            let says_nothing = |entry: &domain::raw::RawMessage<'_>| {
-                matches!(&*entry.content_type, STATUS | STATUS_KEPT) && entry.payload.is_empty()
-            };
             if pack.entries.iter().all(says_nothing) {
                 found.insert(sequence);
             }

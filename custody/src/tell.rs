@@ -4,7 +4,7 @@ use crate::{
     backfill::Progress,
     compare::Target,
     gaps::{Gap, Source, Why},
-    ledger::{Account, Hop, Ledger},
+    ledger::{Account, Entries, Hop, Ledger},
     preview::{Changes, Preview, Sample},
     trace::{Fate, Story},
 };
@@ -200,8 +200,27 @@ pub fn ledger_as_json(ledger: &Ledger, directory: &Directory) -> Value {
         "away": ledger.away.iter().map(|(name, why)| json!({ "target": name, "why": why }))
             .collect::<Vec<_>>(),
         "normalize": hop_as_json(&ledger.raw),
+        "device_messages": ledger.entries.as_ref().map(entries_as_json),
         "targets": ledger.targets.iter().map(target).collect::<Vec<_>>(),
     })
+}
+
+fn entries_as_json(entries: &Entries) -> Value {
+    let hours = entries.hours.iter().map(|((hour, org), counts)| {
+        json!({
+            "hour": hour.to_string(),
+            "org": org,
+            "accepted": counts.accepted,
+            "normalized": counts.normalized,
+            "dead": counts.dead,
+            "explained": counts.explained,
+            "in_flight": counts.in_flight,
+            "let_go": counts.let_go,
+            "unaccounted": counts.unaccounted,
+        })
+    });
+    let missing = entries.missing.iter().map(|(sequence, index)| format!("RAW-{sequence}-{index}"));
+    json!({ "hours": hours.collect::<Vec<_>>(), "unaccounted": missing.collect::<Vec<_>>() })
 }
 
 fn hop_as_json(hop: &Hop) -> Value {

@@ -116,7 +116,8 @@ impl<'a> Job<'a> {
         for target in targets {
             let hours = (self.recent.from, self.recent.from);
             let (targets, rows) = (std::slice::from_ref(target), Option::Some(false));
-            let question = ledger::Question { wire, targets, orgs, register, hours, rows };
+            let entries = Option::Some(false);
+            let question = ledger::Question { wire, targets, orgs, register, hours, rows, entries };
             for (_, account) in &question.ask().await?.targets {
                 applied += apply_again(wire, *target, orgs, &account.hop).await?.0;
             }

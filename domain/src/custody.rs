@@ -51,6 +51,9 @@ pub enum Ask {
         to: Timestamp,
         /// Count rows, however long it takes.
         rows: bool,
+        /// Look into each message of `RAW`, however long it takes.
+        #[serde(default)]
+        entries: bool,
     },
 }
 

@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, ops::AddAssign};
 /// Sequences of a block: their bits stand in one row.
 pub const BLOCK: u64 = 1_024;
 /// Microseconds of an hour.
-const HOUR: i64 = 3_600_000_000;
+pub const HOUR: i64 = 3_600_000_000;
 
 /// The hour (UTC) of a moment: its first moment.
 pub fn hour_of(at: Timestamp) -> Timestamp {
@@ -111,10 +111,25 @@ pub struct Entry {
 pub struct Bits([u64; WORDS]);
 
 impl Bits {
+    /// None of them.
+    pub fn none() -> Self {
+        Self([0; WORDS])
+    }
+
+    /// Sets one, by its place in the block.
+    pub fn set(&mut self, at: u64) {
+        set(&mut self.0, at);
+    }
+
+    /// Whether one is set.
+    pub fn has(&self, at: u64) -> bool {
+        let at = (at % BLOCK) as usize;
+        self.0[at / 64] >> (at % 64) & 1 == 1
+    }
+
     /// As PostgreSQL reads them: the bit of the lowest sequence first.
     pub fn text(&self) -> String {
-        let bit = |at: usize| if self.0[at / 64] >> (at % 64) & 1 == 1 { '1' } else { '0' };
-        (0..BLOCK as usize).map(bit).collect()
+        (0..BLOCK).map(|at| if self.has(at) { '1' } else { '0' }).collect()
     }
 }
 
@@ -122,7 +137,7 @@ impl Bits {
 pub fn blocks(sequences: &[u64]) -> BTreeMap<u64, Bits> {
     let mut blocks = BTreeMap::new();
     for sequence in sequences {
-        set(&mut blocks.entry(sequence / BLOCK).or_insert(Bits([0; WORDS])).0, *sequence);
+        set(&mut blocks.entry(sequence / BLOCK).or_insert_with(Bits::none).0, *sequence);
     }
     blocks
 }

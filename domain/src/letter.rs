@@ -19,10 +19,10 @@ pub fn is_filed(subject: &str) -> bool {
     stage.is_some_and(|stage| stage != DROPPED && stage != KEPT)
 }
 
-/// The stream and the sequence of the message that a letter of this id is about.
-pub fn about_of(id: &str) -> Option<(&str, u64)> {
+/// The stream and the sequence of the message that a letter of this id is about, and what in it.
+pub fn about_of(id: &str) -> Option<(&str, u64, u32)> {
     let mut parts = id.split('/').skip(2);
-    Some((parts.next()?, parts.next()?.parse().ok()?))
+    Some((parts.next()?, parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
 }
 
 /// Where processing gave up.

@@ -13,6 +13,7 @@ use domain::{
     Clock, EntityId, OrgKey, SystemClock, TargetName, Timestamp,
     custody::{Ask, SERVICE, Told, VERBS},
     directory::Directory,
+    ledger::{HOUR, hour_of},
 };
 use nats::{
     Wire,
@@ -27,6 +28,8 @@ use store::{Database, OrgRef};
 
 /// Questions at once; more are told to come again.
 const AT_ONCE: usize = 4;
+/// What is settled, of `RAW`: a day, in microseconds.
+const DAY: i64 = 24 * HOUR;
 /// How long a question may take: whoever asked does not wait longer.
 const PATIENCE: Duration = Duration::from_secs(18);
 
@@ -63,6 +66,14 @@ fn away(fault: impl std::fmt::Display) -> Refusal {
     Refusal::new(503, "a database or the stream server does not answer; try again")
 }
 
+/// The same, of what can be refused for what it asks.
+fn refused(fault: custody::Fault) -> Refusal {
+    match fault {
+        custody::Fault::Refused(why) => Refusal::new(422, why),
+        fault => away(fault),
+    }
+}
+
 impl Custody {
     async fn answer(&self, ask: Ask) -> Result<Told, Refusal> {
         // A user of the command line reads the model anew each time, too: questions are rare.
@@ -75,9 +86,10 @@ impl Custody {
                 let found = self.verify(&directory, asked, &mut |_| {}).await.map_err(away)?;
                 vec![serde_json::to_value(found).map_err(away)?]
             }
-            Ask::Ledger { from, to, rows } => {
-                let rows = rows.then_some(true);
-                let ledger = self.ledger(&directory, (from, to), rows).await.map_err(away)?;
+            Ask::Ledger { from, to, rows, entries } => {
+                let also = (rows.then_some(true), entries.then_some(true));
+                let ledger = self.ledger(&directory, (from, to), also).await;
+                let ledger = ledger.map_err(refused)?;
                 vec![ledger_as_json(&ledger, &directory)]
             }
             ask => self.stories(&directory, ask).await?.iter().map(as_json).collect(),
@@ -113,9 +125,10 @@ impl Custody {
     ) -> Result<Ledger, custody::Fault> {
         let register = nats::targets::list(&self.wire).await?;
         let (wire, targets, orgs) = (&self.wire, self.attached(&register), orgs_of(directory));
-        let (targets, orgs, register, hours) = (&*targets, &*orgs, &register, (now, now));
-        let rows = Some(true);
-        let question = ledger::Question { wire, targets, orgs, register, hours, rows };
+        let hours = (hour_of(now.plus_micros(-DAY)), now);
+        let (targets, orgs, register, rows) = (&*targets, &*orgs, &register, Some(true));
+        let question =
+            ledger::Question { wire, targets, orgs, register, hours, rows, entries: None };
         let ledger = question.ask().await?;
         question.settle(&ledger).await
     }
@@ -125,12 +138,12 @@ impl Custody {
         &self,
         directory: &Directory,
         hours: (Timestamp, Timestamp),
-        rows: Option<bool>,
+        (rows, entries): (Option<bool>, Option<bool>),
     ) -> Result<Ledger, custody::Fault> {
         let register = nats::targets::list(&self.wire).await?;
         let (wire, targets, orgs) = (&self.wire, self.attached(&register), orgs_of(directory));
         let (targets, orgs, register) = (&*targets, &*orgs, &register);
-        ledger::Question { wire, targets, orgs, register, hours, rows }.ask().await
+        ledger::Question { wire, targets, orgs, register, hours, rows, entries }.ask().await
     }
 
     /// Compares all targets, and may make them equal.

@@ -106,7 +106,7 @@ pub(crate) async fn watch(custody: Arc<Custody>, shutdown: CancellationToken) {
 async fn look(custody: &Custody) -> Result<Ledger, custody::Fault> {
     let now = hour_of(SystemClock.now());
     let directory = model::load(&custody.wire).await?;
-    custody.ledger(&directory, (now, now), None).await
+    custody.ledger(&directory, (now, now), (None, Some(false))).await
 }
 
 fn tell(ledger: &Ledger) {

@@ -23,7 +23,11 @@ use domain::{
     subject::{decode, encode},
 };
 use futures_util::{StreamExt, TryStreamExt, stream};
-use std::{collections::BTreeSet, ops::ControlFlow, time::Duration};
+use std::{
+    collections::BTreeSet,
+    ops::{ControlFlow, RangeInclusive},
+    time::Duration,
+};
 
 /// Header: a row that is tried again because of a letter. See [`Retried`].
 pub const RETRIED: &str = "Haystack-Letter";
@@ -185,17 +189,28 @@ pub async fn page(
     Ok(page)
 }
 
-/// Which messages of a stream letters are about, of those that are asked for: a letter that was dropped is one,
-/// too. Told by their ids alone.
+/// Which messages of a stream letters are about, of those that are asked for.
 pub async fn about(
     wire: &Wire,
     stream: &str,
     sequences: &BTreeSet<u64>,
 ) -> Result<BTreeSet<u64>, ModelFault> {
+    let (Some(first), Some(last)) = (sequences.first(), sequences.last()) else {
+        return Ok(BTreeSet::new());
+    };
+    let places = places(wire, stream, &(*first..=*last)).await?;
+    let about = places.into_iter().map(|(sequence, _)| sequence);
+    Ok(about.filter(|sequence| sequences.contains(sequence)).collect())
+}
+
+/// What letters are about in some messages of a stream: sequence, and what in the message. A letter that was
+/// dropped is one, too.
+pub async fn places(
+    wire: &Wire,
+    stream: &str,
+    messages: &RangeInclusive<u64>,
+) -> Result<BTreeSet<(u64, u32)>, ModelFault> {
     let (mut found, mut many) = (BTreeSet::new(), Vec::new());
-    if sequences.is_empty() {
-        return Ok(found);
-    }
     let range = history::Range {
         stream: DEAD,
         filter: "dead.>",
@@ -203,19 +218,16 @@ pub async fn about(
         last: u64::MAX,
         headers_only: true,
     };
+    // Told by their ids alone.
     history::read(wire, &range, |message| {
         if message.headers.contains_key(many::MANY) {
             many.push(message.position.sequence);
         }
         let id = message.headers.get("Nats-Msg-Id").map(String::as_str);
         let about = id.and_then(domain::letter::about_of);
-        let told = about.filter(|(of, sequence)| *of == stream && sequences.contains(sequence));
-        found.extend(told.map(|(_, sequence)| sequence));
-        if found.len() == sequences.len() {
-            ControlFlow::Break(())
-        } else {
-            ControlFlow::Continue(())
-        }
+        let told = about.filter(|(of, sequence, _)| *of == stream && messages.contains(sequence));
+        found.extend(told.map(|(_, sequence, row)| (sequence, row)));
+        ControlFlow::Continue(())
     })
     .await?;
     for number in many {
@@ -223,8 +235,8 @@ pub async fn about(
         let body = body.map_err(|fault| ModelFault::Server(fault.to_string()))?;
         let letter = body.and_then(|body| envelope::decode::<Letter>(&body).ok());
         let Some(letter) = letter.filter(|letter| letter.source.stream == stream) else { continue };
-        let places = letter.many.iter().map(|(sequence, ..)| *sequence);
-        found.extend(places.filter(|sequence| sequences.contains(sequence)));
+        let places = letter.many.iter().map(|(sequence, row, _)| (*sequence, *row));
+        found.extend(places.filter(|(sequence, _)| messages.contains(sequence)));
     }
     Ok(found)
 }

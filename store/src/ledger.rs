@@ -14,7 +14,10 @@ use domain::{
     ledger::{BLOCK, Fates, blocks, hour_of},
 };
 use sqlx::AssertSqlSafe;
-use std::{collections::BTreeMap, fmt::Write as _};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+};
 
 /// A stream whose messages are noted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -176,12 +179,7 @@ impl Span {
         let found: Vec<(i64, String)> =
             answered(database.patience(false), asked.fetch_all(&database.pool)).await?;
         let cut = found.len() as i64 >= MOST_BLOCKS;
-        let of_block = |(block, bits): &(i64, String)| {
-            let start = block.unsigned_abs() * BLOCK;
-            let holes = bits.bytes().zip(start..).filter(|(bit, _)| *bit == b'0');
-            holes.map(|(_, sequence)| sequence).collect::<Vec<_>>()
-        };
-        let mut sequences: Vec<u64> = found.iter().flat_map(of_block).collect();
+        let mut sequences: Vec<u64> = found.iter().flat_map(|block| with(block, b'0')).collect();
         sequences.retain(|sequence| (self.first..=self.last).contains(sequence));
         Ok(Holes { sequences, cut })
     }
@@ -203,6 +201,19 @@ impl Span {
             answered(database.patience(false), asked.fetch_one(&database.pool)).await?;
         let [applied, explained, settled] = [applied, explained, settled].map(i64::unsigned_abs);
         Ok(Sums { applied, explained, settled })
+    }
+
+    /// Messages that somebody settled.
+    pub async fn settled(&self, database: &Database) -> Result<BTreeSet<u64>, Fault> {
+        let sql = format!(
+            "select block, bit_or(seen)::text from {} \
+             where org_id = {} and block between $1 and $2 and hour >= $3 group by block",
+            self.stream.table(),
+            Why::Settled as i32
+        );
+        let asked = self.bind(sqlx::query_as(AssertSqlSafe(sql))).fetch_all(&database.pool);
+        let found: Vec<(i64, String)> = answered(database.patience(false), asked).await?;
+        Ok(found.iter().flat_map(|block| with(block, b'1')).collect())
     }
 
     /// Notes messages of which no org has anything to note.
@@ -236,6 +247,13 @@ impl Span {
         connection.give_back();
         Ok(())
     }
+}
+
+/// Sequences of a block whose bit is that.
+fn with((block, bits): &(i64, String), wanted: u8) -> impl Iterator<Item = u64> {
+    let start = block.unsigned_abs() * BLOCK;
+    let found = bits.bytes().zip(start..).filter(move |(bit, _)| *bit == wanted);
+    found.map(|(_, sequence)| sequence)
 }
 
 /// What became of readings, by org and hour, from one hour to another, both included.

@@ -174,7 +174,7 @@ impl Platform {
     /// unaccounted for.
     pub async fn balances(&self) {
         eventually("a ledger with nothing in flight", || async {
-            let output = self.command(&["ledger", "--rows", "--json"]);
+            let output = self.command(&["ledger", "--rows", "--entries", "--json"]);
             let text = String::from_utf8_lossy(&output.stdout);
             let ledger: serde_json::Value = serde_json::from_str(&text).map_err(|error| {
                 format!("{error}: {text}{}", String::from_utf8_lossy(&output.stderr))

@@ -2,12 +2,16 @@
 //! not.
 
 use async_nats::jetstream::consumer::PullConsumer;
-use domain::failpoint;
+use domain::{
+    Batch, DeviceId, EntityId, Group, Origin, OriginStream, Revision, Sample, Timestamp, Values,
+    failpoint,
+    raw::{Pack, RawMessage},
+};
 use futures_util::StreamExt;
 use serde_json::Value;
 use testkit::{
     Failpoint, Platform, eventually,
-    judge::{Numbered, payload},
+    judge::{FIRST, Numbered, payload},
     platform::change,
 };
 
@@ -18,6 +22,10 @@ fn ledger(platform: &Platform, arguments: &[&str]) -> Value {
         .unwrap_or_else(|_| panic!("{text}{}", String::from_utf8_lossy(&output.stderr)));
     assert_eq!(ledger["balanced"], output.status.success(), "{ledger}");
     ledger
+}
+
+fn at(n: u32) -> Timestamp {
+    Timestamp::from_micros((FIRST + i64::from(n)) * 1_000_000).unwrap()
 }
 
 fn of(device: &str, entity: i32, sent: u32) -> Numbered {
@@ -173,4 +181,78 @@ async fn every_reading_has_one_fate_whatever_becomes_of_it() {
         assert_eq!(target["rows"][0]["found"], 59, "entity {entity}: {target}");
     }
     assert!(told["normalize"]["explained"].as_u64().unwrap() >= 1, "{told}");
+}
+
+/// One device's message of a pack is dropped, the others of it come through: the bits of packs do not show it.
+#[tokio::test]
+async fn one_message_of_a_pack_that_was_dropped_in_silence_is_found() {
+    let platform = Platform::start("").await;
+    let (mut bridge, _ingest) = (platform.service("bridge"), platform.service("ingest"));
+    let (_, entity) = platform.add_device("LEDGER-4");
+    platform.publish("devices/LEDGER-4/telemetry", [payload(0)]).await;
+    everywhere(&platform, &of("LEDGER-4", entity, 1)).await;
+    platform.balances().await;
+    let told = ledger(&platform, &[]);
+    let hours = &told["device_messages"]["hours"];
+    assert_eq!((&hours[0]["accepted"], &hours[0]["normalized"]), (&1.into(), &1.into()), "{told}");
+    assert_eq!(hours[0]["org"], "demo");
+    bridge.stop().await;
+
+    // What a bridge would do that forgets the second of three.
+    let wire = crate::ingest::connect(&platform.nats, "bridge").await;
+    let (_, first) = nats::consume::read_placed(&wire, "RAW", 1).await.unwrap().unwrap();
+    let pack: Pack<'_> = nats::envelope::decode_borrowed(&first).unwrap();
+    let mut entries = Vec::new();
+    for n in 1..4 {
+        let payload = payload(n).into_bytes().into();
+        entries.push(RawMessage { payload, ..pack.entries[0].clone() });
+    }
+    let body = nats::envelope::encode(&Pack { entries });
+    let sent = nats::publish::Outgoing::without_id("raw.mqtt.test", body);
+    let sequence = nats::publish::publish(&wire, sent).await.unwrap().sequence();
+    assert_eq!(acknowledge_in_silence(&platform, "bridge", ("RAW", "normalize")).await, sequence);
+    let (position, _) = nats::consume::read_placed(&wire, "RAW", sequence).await.unwrap().unwrap();
+    let group = |index: u16| Group {
+        origin: Some(Origin {
+            stream: OriginStream::Raw,
+            sequence,
+            index,
+            accepted_at: position.stored_at,
+        }),
+        revision: Revision::default(),
+        device: Some(DeviceId::parse("LEDGER-4").unwrap()),
+        profile_version: 1,
+        samples: vec![Sample {
+            entity: EntityId(entity),
+            ts: at(u32::from(index) + 1),
+            values: Values::number(f64::from(index) + 1.0),
+        }],
+    };
+    let batch = Batch { groups: vec![group(0), group(2)], ..Batch::default() };
+    let sent =
+        nats::publish::Outgoing::without_id("telemetry.demo.test", nats::envelope::encode(&batch));
+    nats::publish::publish(&wire, sent).await.unwrap();
+    eventually("it is found", || async {
+        let told = ledger(&platform, &[]);
+        let flying =
+            told["targets"].as_array().unwrap().iter().any(|it| it["hop"]["in_flight"] != 0);
+        if flying || told["normalize"]["in_flight"] != 0 { Err(told.to_string()) } else { Ok(()) }
+    })
+    .await;
+    let told = ledger(&platform, &[]);
+    assert_eq!(
+        told["normalize"]["unaccounted"],
+        Value::Array(Vec::new()),
+        "packs all came through"
+    );
+    assert_eq!(told["balanced"], false, "{told}");
+    let missing = &told["device_messages"]["unaccounted"];
+    assert_eq!(missing, &Value::from(vec![format!("RAW-{sequence}-1")]), "{told}");
+    let text = String::from_utf8(platform.command(&["ledger"]).stdout).unwrap();
+    assert!(text.contains(&format!("RAW-{sequence}-1 is unaccounted for")), "{text}");
+
+    let _bridge = platform.service("bridge");
+    platform.succeed(&["replay", "--from", "2020-01-01", "--to", "2100-01-01"]);
+    everywhere(&platform, &of("LEDGER-4", entity, 4)).await;
+    platform.balances().await;
 }

@@ -264,6 +264,9 @@ struct Hours {
     /// Count all rows of all targets, however many: it may take too long to be answered.
     #[param(value_type = Option<bool>)]
     rows: Option<bool>,
+    /// Look into each message of RAW that the hours have, however many: it may take too long to be answered.
+    #[param(value_type = Option<bool>)]
+    entries: Option<bool>,
 }
 
 /// Show the ledger
@@ -279,8 +282,8 @@ async fn show_ledger(
 ) -> Result<Json<Value>, Problem> {
     caller.require_platform()?;
     let (from, to) = span(hours.from, hours.to)?;
-    let rows = hours.rows.unwrap_or_default();
-    let question = Ask::Ledger { from: hour_of(from), to: hour_of(to), rows };
+    let (rows, entries) = (hours.rows.unwrap_or_default(), hours.entries.unwrap_or_default());
+    let question = Ask::Ledger { from: hour_of(from), to: hour_of(to), rows, entries };
     let mut told = ask(&api, &caller, question).await?;
     let none = || Problem::away("an ingest service of another release answered");
     told.pop().map(Json).ok_or_else(none)

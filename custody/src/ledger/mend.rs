@@ -16,7 +16,7 @@ use nats::{
     inspect::{self, NORMALIZE},
     streams::{RAW, TELEMETRY},
 };
-use std::ops::ControlFlow;
+use std::{collections::BTreeSet, ops::ControlFlow};
 use store::{
     OrgRef, Verdict, Writer,
     ledger::{self, Noted, Rows, Span, Why},
@@ -152,16 +152,17 @@ pub async fn apply_again(
 pub(super) async fn settle(
     wire: &Wire,
     target: Target<'_>,
-    raw: Option<&Hop>,
+    raw: Option<&BTreeSet<u64>>,
     account: &Account,
 ) -> Result<(), Fault> {
     let fault = target.fault();
-    let hops = [(Noted::Raw, RAW, raw), (Noted::Telemetry, TELEMETRY, Some(&account.hop))];
-    for (stream, name, hop) in hops {
-        let Some(hop) = hop.filter(|hop| !hop.unaccounted.is_empty()) else { continue };
+    let telemetry = account.hop.unaccounted.iter().map(|(sequence, _)| *sequence).collect();
+    let hops = [(Noted::Raw, RAW, raw), (Noted::Telemetry, TELEMETRY, Some(&telemetry))];
+    for (stream, name, missing) in hops {
+        let Some(missing) = missing.filter(|missing| !missing.is_empty()) else { continue };
         let made = history::made(wire, name).await?;
-        let sequences: Vec<u64> = hop.unaccounted.iter().map(|(sequence, _)| *sequence).collect();
-        let span = Span { stream, first: hop.since, last: u64::MAX, made };
+        let sequences: Vec<u64> = missing.iter().copied().collect();
+        let span = Span { stream, first: 0, last: u64::MAX, made };
         span.settle(target.database, &sequences, Why::Settled, now()).await.map_err(&fault)?;
     }
     for (org, rows) in &account.rows {
