@@ -374,7 +374,10 @@ fn device_type() -> Result<DeviceType> {
             message::Kind::Text => Kind::String,
         };
         let pointer = format!("/{name}");
-        (name, Metric { pointer, kind, unit: None, tags: Tags::default() })
+        (
+            name,
+            Metric { pointer, kind, unit: None, scale: None, offset: None, tags: Tags::default() },
+        )
     };
     let timestamp = TimestampRule { pointer: "/ts".to_owned(), format: TimeFormat::Rfc3339 };
     Ok(DeviceType {

@@ -120,11 +120,17 @@ pub(crate) async fn run(command: LettersCommand, globals: &Globals) -> anyhow::R
             Ok(tell(&tally, json)?)
         }
         LettersCommand::Drop { numbers, reason } => {
+            let mut all = true;
             for number in numbers {
-                letters::ask(&wire, &Ask::Drop { number, reason: reason.clone() }).await?;
-                println!("letter {number} is dropped");
+                match letters::ask(&wire, &Ask::Drop { number, reason: reason.clone() }).await {
+                    Ok(_) => println!("letter {number} is dropped"),
+                    Err(refusal) => {
+                        eprintln!("haystack: letter {number}: {refusal}");
+                        all = false;
+                    }
+                }
             }
-            Ok(ExitCode::SUCCESS)
+            Ok(if all { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
     }
 }

@@ -16,7 +16,7 @@ const LISTED: usize = 50;
 
 #[derive(Subcommand)]
 pub(crate) enum JobCommand {
-    /// List jobs, the newest first; they are kept for thirty days
+    /// List jobs, the newest first; they are kept for a week
     List {
         /// Print JSON
         #[arg(long)]

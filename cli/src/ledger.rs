@@ -28,6 +28,7 @@ others are there than were written, somebody changed them behind the platform's 
 `haystack verify --repair` applies messages that are unaccounted for again, and mends rows.
 
 Exit code 1: something is unaccounted for, or a target can't be asked.")]
+#[expect(clippy::struct_excessive_bools, reason = "flags that people type")]
 pub(crate) struct LedgerArgs {
     /// Only readings of this hour (UTC), in which the stream accepted them [default: the last day]. Messages and
     /// rows are of all time
@@ -118,7 +119,7 @@ fn print(ledger: &Ledger, directory: &Directory) {
     match &ledger.entries {
         Some(looked) => entries(looked),
         None => {
-            println!("\nRAW has too many packs of that time to look into each (--entries does)")
+            println!("\nRAW has too many packs of that time to look into each (--entries does)");
         }
     }
     for (name, account) in &ledger.targets {

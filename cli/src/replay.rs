@@ -65,12 +65,16 @@ enum ReplayCommand {
         /// Its number
         id: u16,
     },
-    /// Take one back: the same messages, by the versions that were their own
+    /// Take one back: the same messages, by the versions that were their own when they came
     ///
-    /// What was corrected by hand since stays.
+    /// What was corrected by hand since stays. Where an earlier replay gave the same messages something else, that
+    /// does not come back, either: it is refused, unless --to-the-first says that it is meant.
     Undo {
         /// Its number
         id: u16,
+        /// Also where an earlier replay was about the same messages
+        #[arg(long)]
+        to_the_first: bool,
         /// Do not wait until it is done
         #[arg(long)]
         detach: bool,
@@ -135,7 +139,7 @@ async fn do_it(wire: &Wire, command: ReplayCommand) -> anyhow::Result<ExitCode> 
             if json {
                 println!("{}", serde_json::to_string_pretty(&shown(&replay))?);
             } else {
-                show(&replay);
+                show(&replay, replays::taken_back_by(wire, id).await?);
             }
             Ok(ExitCode::SUCCESS)
         }
@@ -146,11 +150,11 @@ async fn do_it(wire: &Wire, command: ReplayCommand) -> anyhow::Result<ExitCode> 
             Ok(ExitCode::SUCCESS)
         }
         ReplayCommand::Resume { id } => {
-            records::change(wire, id.into(), Replay::resume).await?;
+            replays::resume(wire, id).await?;
             follow(wire, id).await
         }
-        ReplayCommand::Undo { id, detach } => {
-            let replay = replays::undo(wire, id, by(wire), SystemClock.now()).await?;
+        ReplayCommand::Undo { id, to_the_first, detach } => {
+            let replay = replays::undo(wire, id, to_the_first, by(wire), SystemClock.now()).await?;
             begun(wire, replay.id, detach).await
         }
     }
@@ -273,13 +277,16 @@ fn progress(replay: &Replay) -> String {
     )
 }
 
-fn show(replay: &Replay) {
+fn show(replay: &Replay, taken_back_by: Option<u16>) {
     let line = |name: &str, value: String| println!("{name:10} {value}");
     line("replay", replay.id.to_string());
     line("what", what(replay));
     line("state", state(replay));
     line("progress", progress(replay));
-    line("RAW", format!("{} of {} to {}", replay.done, replay.first, replay.last));
+    line("RAW", format!("at {}, from {} to {}", replay.done, replay.first, replay.last));
+    if let Some(later) = taken_back_by {
+        line("taken back", format!("by replay {later}"));
+    }
     line("by", format!("{}, {}", replay.by, replay.began_at));
     if let Some(failure) = &replay.last_failure {
         line("failed", failure.clone());
@@ -314,7 +321,7 @@ async fn follow(wire: &Wire, id: u16) -> anyhow::Result<ExitCode> {
             }
             println!("replay {id}: {}, {}", state(&replay), progress(&replay));
             if let Some(failure) = &replay.last_failure {
-                println!("the last that failed: {failure}");
+                println!("the last that failed, and keeps its rows: {failure}");
             }
             let done = replay.state == State::Done;
             return Ok(if done { ExitCode::SUCCESS } else { ExitCode::FAILURE });

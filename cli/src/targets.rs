@@ -75,7 +75,7 @@ pub(crate) async fn run(command: TargetsCommand, globals: &Globals) -> anyhow::R
         }
         TargetsCommand::Detach { name, yes } => return detach(&wire, &config, name, yes).await,
         TargetsCommand::Backfill { name, from, org } => {
-            return backfill(&config, &from, &name, org.as_ref()).await;
+            return backfill(&wire, &config, &from, &name, org.as_ref()).await;
         }
         TargetsCommand::Attach { name } => {
             let taken = targets::attach(&wire, &name, SystemClock.now()).await?;
@@ -231,17 +231,21 @@ async fn detach(
 }
 
 async fn backfill(
+    wire: &Wire,
     config: &Config,
     from: &TargetName,
     to: &TargetName,
     only: Option<&OrgKey>,
 ) -> anyhow::Result<ExitCode> {
+    let register = targets::list(wire).await?;
     let databases: BTreeMap<TargetName, Database> =
-        databases::targets(config, "backfill")?.into_iter().collect();
+        databases::attached(config, &register, "backfill")?.into_iter().collect();
     let find = |name: &TargetName| {
         let known = config.targets.keys().map(TargetName::as_str).collect::<Vec<_>>().join(", ");
         let database = databases.get(name);
-        database.with_context(|| format!("there is no target {name}; configured are {known}"))
+        database.with_context(|| {
+            format!("there is no target {name}, or it is detached; configured are {known}")
+        })
     };
     let (from, to) =
         (Target { name: from, database: find(from)? }, Target { name: to, database: find(to)? });

@@ -96,7 +96,14 @@ async fn stories(args: &TraceArgs, tracer: &Tracer<'_>) -> anyhow::Result<Vec<St
     let at = args.at.context("what? See `haystack trace --help`")?;
     if let Some(id) = args.entity {
         let (org, entity) = of_entity(tracer.directory, EntityId(id))?;
-        return Ok(tracer.keys(&org, &[(entity, at)]).await?);
+        let stories = tracer.keys(&org, &[(entity, at)]).await?;
+        // No row: messages of its device may tell why.
+        let devices = tracer.directory.devices(&org.key).into_iter();
+        let mut of = devices.filter(|it| it.points.values().any(|point| point.entity == entity));
+        return match of.next() {
+            Some(device) if stories.is_empty() => by_device(args, tracer, &device.id, at).await,
+            _ => Ok(stories),
+        };
     }
     let device = args.device.as_ref().context("what? See `haystack trace --help`")?;
     by_device(args, tracer, device, at).await
@@ -224,7 +231,8 @@ fn told(fate: &Fate) -> String {
                 |at| format!("committed {at}"),
             );
             let changed = if *changed {
-                "; its values were CHANGED since, by no message (haystack verify --repair)"
+                "; its values were CHANGED since, by no message (haystack verify --repair mends it where targets \
+                 differ; haystack replay of that time does where all were changed alike)"
             } else {
                 ""
             };

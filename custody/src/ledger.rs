@@ -206,6 +206,11 @@ impl Question<'_> {
 
     /// Takes what is there as right; the ledger as it is then.
     pub async fn settle(&self, ledger: &Ledger) -> Result<Ledger, Fault> {
+        if let Some((name, why)) = ledger.away.first() {
+            return Err(Fault::Refused(format!(
+                "nothing was settled: {name} can't be asked ({why})"
+            )));
+        }
         for (at, target) in self.targets.iter().enumerate() {
             let Some((_, account)) = ledger.targets.iter().find(|(name, _)| name == target.name)
             else {

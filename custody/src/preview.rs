@@ -26,12 +26,16 @@ use store::{OrgRef, read};
 use tally::Key;
 pub use tally::{Changes, Sample, Tally};
 
-/// Messages of `RAW` of one piece.
-const PIECE: u64 = 256;
-/// Those that are asked for at once.
-const AHEAD: usize = 32;
-/// Replays that are looked at for how fast one is.
+/// Messages of `RAW` that are asked for at once: each may have some megabytes.
+const AHEAD: usize = 4;
+/// Rows and removals that are held against the primary at once.
+const LOT: usize = 20_000;
+/// How often it is told how far it is, in messages.
+const TOLD_EVERY: u64 = 64;
+/// Replays that are looked at for how fast one is, ...
 const LOOKED_BACK: usize = 20;
+/// ... each of so many readings: a short one mostly waits for a bridge.
+const TELLING: u64 = 10_000;
 
 /// What is asked with.
 #[derive(Clone, Copy)]
@@ -84,13 +88,21 @@ impl Question<'_> {
         let named = named(self.wire, newest).await.map_err(|it| later(&it))?;
         let mut look =
             Look { question: *self, spec, named, counts: Counts::default(), last_failure: None };
-        let (mut tally, mut next) = (Tally::default(), first);
-        while next <= last {
-            let end = last.min(next + PIECE - 1);
-            let would = look.piece(next, end).await?;
-            self.compare(&orgs, would, &mut tally).await?;
-            next = end + 1;
-            progress((next - first) as f64 / (last + 1 - first) as f64, look.counts.taken);
+        let (mut tally, mut would) = (Tally::default(), Would::default());
+        let messages = stream::iter(first..=last)
+            .map(|sequence| async move { (sequence, read_placed(self.wire, RAW, sequence).await) });
+        let mut messages = std::pin::pin!(messages.buffered(AHEAD));
+        while let Some((sequence, found)) = messages.next().await {
+            if let Some((position, body)) = found? {
+                look.take(position, &body, &mut would);
+            }
+            tokio::task::yield_now().await;
+            if would.amount >= LOT || sequence == last {
+                self.compare(&orgs, std::mem::take(&mut would), &mut tally).await?;
+            }
+            if sequence % TOLD_EVERY == 0 {
+                progress((sequence - first) as f64 / (last + 1 - first) as f64, look.counts.taken);
+            }
         }
         let Look { counts, last_failure, .. } = look;
         let pace = pace(self.wire).await.map_err(|it| later(&it))?;
@@ -108,13 +120,15 @@ impl Question<'_> {
             let gone_keys = gone.iter().map(|(entity, ts, _)| (*entity, *ts));
             let keys: Vec<Key> =
                 rows.iter().map(|row| (row.entity, row.ts)).chain(gone_keys).collect();
-            let held = match orgs.iter().find(|org| org.key == key) {
-                Some(org) => read::at(self.primary.database, org, &keys)
-                    .await
-                    .map_err(self.primary.fault())?,
-                // The primary does not know it yet: all of it is new.
-                None => Vec::new(),
-            };
+            // The primary may not know it yet: all of it is new.
+            let org = orgs.iter().find(|org| org.key == key);
+            let mut held = Vec::new();
+            if let Some(org) = org {
+                for keys in keys.chunks(LOT) {
+                    let found = read::at(self.primary.database, org, keys).await;
+                    held.extend(found.map_err(self.primary.fault())?);
+                }
+            }
             let held = held.into_iter().map(|row| ((row.entity, row.ts), row)).collect();
             tally.compare(&key, &rows, &gone, &held);
         }
@@ -129,7 +143,7 @@ async fn pace(wire: &Wire) -> Result<Option<(u16, f64)>, RecordFault> {
         let Some(kept) = records::get::<Replay>(wire, number).await? else { continue };
         let replay = kept.record;
         let micros = replay.touched_at.micros() - replay.began_at.micros();
-        if replay.state == State::Done && replay.counts.readings > 0 && micros > 0 {
+        if replay.state == State::Done && replay.counts.readings >= TELLING && micros > 0 {
             return Ok(Some((replay.id, replay.counts.readings as f64 / (micros as f64 / 1e6))));
         }
     }
@@ -139,6 +153,8 @@ async fn pace(wire: &Wire) -> Result<Option<(u16, f64)>, RecordFault> {
 /// What some messages would give.
 #[derive(Default)]
 struct Would {
+    /// How many of both.
+    amount: usize,
     /// Rows, as the replay of the highest number would write them.
     rows: BTreeMap<OrgKey, Vec<Row>>,
     /// Keys that would go, unless what is there is newer than this.
@@ -155,22 +171,6 @@ struct Look<'a> {
 }
 
 impl Look<'_> {
-    async fn piece(&mut self, first: u64, last: u64) -> Result<Would, PublishFault> {
-        let wire = self.question.wire;
-        let found = stream::iter(first..=last)
-            .map(|sequence| read_placed(wire, RAW, sequence))
-            .buffered(AHEAD);
-        let found: Vec<_> = found.collect().await;
-        let mut would = Would::default();
-        for found in found {
-            if let Some((position, body)) = found? {
-                self.take(position, &body, &mut would);
-            }
-            tokio::task::yield_now().await;
-        }
-        Ok(would)
-    }
-
     fn take(&mut self, position: Position, body: &[u8], would: &mut Would) {
         let Question { directory, limits, .. } = self.question;
         let Ok(pack) = envelope::decode_borrowed::<Pack<'_>>(body) else { return };
@@ -194,11 +194,13 @@ impl Look<'_> {
                 self.counts.readings += 1;
                 let (entity, ts, values) = (sample.entity, sample.ts, sample.values);
                 rows.push(Row { entity, ts, version, values });
+                would.amount += 1;
             }
             let gone = would.gone.entry(sender.org).or_default();
             for removal in given.removals {
                 self.counts.removals += 1;
                 gone.extend(removal.entities.iter().map(|entity| (*entity, removal.from, version)));
+                would.amount += removal.entities.len();
             }
         }
     }

@@ -14,7 +14,7 @@ use crate::{
     truth::{self, Truth},
 };
 use decide::{Decision, decide};
-use domain::{DeletionRow, Row, RowVersion, TargetName, Timestamp, Work};
+use domain::{DeletionRow, Row, RowVersion, TargetName, Timestamp, Work, failpoint};
 use std::collections::BTreeMap;
 use store::{
     Verdict, Writer,
@@ -73,14 +73,16 @@ impl Named {
     }
 }
 
-/// Repairs. `prune`: what nothing explains is taken away. `progress` hears what is done, for people.
+/// Repairs. `prune`: what nothing explains is taken away. `off`: how many rows more the org has in each of the two
+/// than were counted. `progress` hears what is done, for people.
 pub async fn repair(
     pair: &Pair<'_>,
     prune: bool,
+    off: [i64; 2],
     progress: &mut (dyn FnMut(String) + Send),
 ) -> Result<Repaired, Fault> {
     let refused = pair.refused().await?;
-    let mut job = Job { pair, refused, prune, done: Repaired::default() };
+    let mut job = Job { pair, refused, prune, off, done: Repaired::default() };
     progress(format!("org {}: deletions", pair.org.key));
     job.deletions().await?;
     progress(format!("org {}: presences and transactions", pair.org.key));
@@ -105,10 +107,18 @@ pub async fn repair(
     Ok(job.done)
 }
 
+/// What is to be done in one target.
+#[derive(Default)]
+struct Mends {
+    unexplained: Vec<Mend>,
+    others: Vec<Mend>,
+}
+
 struct Job<'a> {
     pair: &'a Pair<'a>,
     refused: Refused,
     prune: bool,
+    off: [i64; 2],
     done: Repaired,
 }
 
@@ -181,15 +191,19 @@ impl Job<'_> {
         }
         let Pair { wire, org, primary, other, recent } = *self.pair;
         let truth = truth::ask(wire, org, samples.iter().map(key), [], recent).await?;
-        let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+        let (mut ours, mut theirs) = (Mends::default(), Mends::default());
         for sample in &samples {
             self.mends(sample, &truth, &mut ours, &mut theirs);
         }
         let mut changed = 0;
-        for (target, mends) in [(primary, ours), (other, theirs)] {
+        for (side, (target, mends)) in [(primary, ours), (other, theirs)].into_iter().enumerate() {
             let mut put_right = 0;
-            for part in mends.chunks(MOST) {
-                put_right += self.mend(target, part).await?;
+            // What was never counted goes first: then it is known how many are missing.
+            for (unexplained, mends) in [(true, mends.unexplained), (false, mends.others)] {
+                for part in mends.chunks(MOST) {
+                    put_right += self.mend(side, target, part, unexplained).await?;
+                    failpoint::hit(failpoint::AFTER_MENDED);
+                }
             }
             *self.done.rows.entry(target.name.clone()).or_default() += put_right;
             changed += put_right;
@@ -197,13 +211,7 @@ impl Job<'_> {
         Ok(changed)
     }
 
-    fn mends(
-        &mut self,
-        sample: &Sample,
-        truth: &Truth,
-        ours: &mut Vec<Mend>,
-        theirs: &mut Vec<Mend>,
-    ) {
+    fn mends(&mut self, sample: &Sample, truth: &Truth, ours: &mut Mends, theirs: &mut Mends) {
         let (entity, ts) = key(sample);
         let told = truth.keys.get(&(entity, ts));
         let (reference, other) = (sample.reference.as_ref(), sample.other.as_ref());
@@ -239,18 +247,30 @@ impl Job<'_> {
                 (right, row) => right.is_some() != row.is_some(),
             };
             if !is_refused && wrong {
-                mends.push(Mend { entity, ts, expected, row: right.cloned() });
+                let mend = Mend { entity, ts, expected, row: right.cloned() };
+                let unexplained = decision == Decision::Unexplained;
+                if unexplained { &mut mends.unexplained } else { &mut mends.others }.push(mend);
             }
         }
     }
 
     /// Mends; a row that the database refuses alone is named. How many were put right.
-    async fn mend(&mut self, target: Target<'_>, mends: &[Mend]) -> Result<u64, Fault> {
+    async fn mend(
+        &mut self,
+        side: usize,
+        target: Target<'_>,
+        mends: &[Mend],
+        unexplained: bool,
+    ) -> Result<u64, Fault> {
         let mut todo = vec![mends];
         let mut put_right = 0;
         while let Some(part) = todo.pop() {
-            match mend(target.database, self.pair.org, part).await {
-                Ok(changed) => put_right += changed.min(part.len() as u64),
+            let (org, off) = (self.pair.org, self.off[side]);
+            match mend(target.database, org, part, unexplained, off).await {
+                Ok((changed, off)) => {
+                    put_right += changed.min(part.len() as u64);
+                    self.off[side] = off;
+                }
                 Err(fault) if fault.verdict == Verdict::Data && part.len() > 1 => {
                     let (first, second) = part.split_at(part.len() / 2);
                     todo.extend([second, first]);

@@ -14,6 +14,8 @@ use domain::{
 use serde_json::{Value, json};
 use store::OrgRef;
 
+/// Characters of a text that is shown.
+const SHOWN: usize = 200;
 const MICROS_A_DAY: i64 = 86_400_000_000;
 
 /// The message that gave a version, for people and programs.
@@ -123,9 +125,12 @@ pub fn why(gap: &Gap) -> String {
         }
         (Why::Silent, _) => "the device sent nothing".to_owned(),
         (Why::NothingCame, _) => {
-            "nobody's message came: bridge, broker or stream server was away".to_owned()
+            "nobody's message came: all were silent, or bridge, broker or stream server was away"
+                .to_owned()
         }
-        (Why::Stopped, Source::Simulator(id)) => format!("simulator {id} stood still"),
+        (Why::Stopped, Source::Simulator(id)) => {
+            format!("simulator {id} stood still, or its rows were taken away")
+        }
         (Why::Stopped | Why::NotPosted, _) => "nobody posted it".to_owned(),
     }
 }
@@ -196,7 +201,7 @@ pub fn ledger_as_json(ledger: &Ledger, directory: &Directory) -> Value {
         })
     };
     json!({
-        "balanced": ledger.is_balanced(),
+        "balanced": ledger.is_balanced() && ledger.away.is_empty(),
         "away": ledger.away.iter().map(|(name, why)| json!({ "target": name, "why": why }))
             .collect::<Vec<_>>(),
         "normalize": hop_as_json(&ledger.raw),
@@ -255,7 +260,11 @@ pub fn value(values: Option<&Values>) -> String {
         values.s.as_ref().map(ToString::to_string),
         values.ts.map(|ts| ts.to_string()),
     ];
-    texts.into_iter().flatten().collect::<Vec<_>>().join(" ")
+    let text = texts.into_iter().flatten().collect::<Vec<_>>().join(" ");
+    if text.chars().count() <= SHOWN {
+        return text;
+    }
+    text.chars().take(SHOWN).chain(['…']).collect()
 }
 
 /// What a replay would change, as programs read it; of at most so many points and days.

@@ -15,7 +15,7 @@ use nats::{
 };
 use store::{
     OrgRef,
-    ledger::{note_more, rows},
+    ledger::rows,
     repair::{MOST, restore_current},
     verify::Recent,
 };
@@ -53,11 +53,15 @@ async fn too_many(target: Target<'_>, org: &OrgRef) -> Result<i64, Fault> {
 }
 
 impl Question<'_> {
+    fn is_about(&self, org: &OrgRef) -> bool {
+        self.only.is_none_or(|only| *only == org.key)
+    }
+
     /// Does it.
     pub async fn ask(&self, here: Timestamp, progress: Listener<'_>) -> Result<Verdict, Fault> {
         let names: Vec<TargetName> = self.targets.iter().map(|it| it.name.clone()).collect();
-        let mut keys: Vec<OrgKey> = self.orgs.iter().map(|org| org.key.clone()).collect();
-        keys.retain(|key| self.only.is_none_or(|only| only == key));
+        let own = self.orgs.iter().filter(|org| self.is_about(org));
+        let keys: Vec<OrgKey> = own.map(|org| org.key.clone()).collect();
         let (recent, late) = on_its_way(self.wire, &names, &keys, here).await?;
         let mut verdict = Verdict::new(recent.from, late);
         let Some((primary, others)) = self.targets.split_first() else { return Ok(verdict) };
@@ -68,7 +72,7 @@ impl Question<'_> {
         if self.repair {
             verdict.applied_again = job.apply_again().await?;
         }
-        for org in self.orgs.iter().filter(|org| keys.contains(&org.key)) {
+        for org in self.orgs.iter().filter(|org| self.is_about(org)) {
             for target in self.targets {
                 if !job.who_know(org).any(|it| it.name == target.name) {
                     let (org, target) = (org.key.clone(), target.name.clone());
@@ -112,6 +116,8 @@ impl<'a> Job<'a> {
     /// Applies messages that a target has not noted though it was said to be done with them; how many.
     async fn apply_again(&self) -> Result<u64, Fault> {
         let Question { wire, targets, orgs, register, .. } = *self.question;
+        let own: Vec<OrgRef> =
+            orgs.iter().filter(|org| self.question.is_about(org)).cloned().collect();
         let mut applied = 0;
         for target in targets {
             let hours = (self.recent.from, self.recent.from);
@@ -119,7 +125,7 @@ impl<'a> Job<'a> {
             let entries = Option::Some(false);
             let question = ledger::Question { wire, targets, orgs, register, hours, rows, entries };
             for (_, account) in &question.ask().await?.targets {
-                applied += apply_again(wire, *target, orgs, &account.hop).await?.0;
+                applied += apply_again(wire, *target, &own, &account.hop).await?.0;
             }
         }
         Ok(applied)
@@ -134,24 +140,13 @@ impl<'a> Job<'a> {
     ) -> Result<(), Fault> {
         let (wire, primary, recent) = (self.question.wire, self.primary, self.recent);
         let pair = Pair { wire, org, primary, other, recent };
-        let mut before = Vec::new();
         if self.question.repair {
-            for target in [primary, other] {
-                before.push((target, too_many(target, org).await?));
-            }
-            let repaired = repair(&pair, self.question.prune, progress).await?;
+            let off = [too_many(primary, org).await?, too_many(other, org).await?];
+            let repaired = repair(&pair, self.question.prune, off, progress).await?;
             verdict.repaired.push(Repair::new(org, other.name, repaired));
         }
         progress(format!("comparing {} with the primary: org {} …", other.name, org.key));
         let compared = pair.compare(SAMPLES).await?;
-        if compared.report.differing.is_empty() {
-            // Rows that came from the other target, and were never given to this one, are counted now. What was
-            // missing before stays missing.
-            for (target, before) in before {
-                let more = too_many(target, org).await? - before.max(0);
-                note_more(target.database, org, more.max(0)).await.map_err(target.fault())?;
-            }
-        }
         verdict.compared.push(OrgInTarget::new(other.name, compared));
         Ok(())
     }

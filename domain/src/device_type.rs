@@ -190,9 +190,25 @@ pub struct Metric {
     /// Unit of a number.
     #[serde(default)]
     pub unit: Option<String>,
+    /// What a number is multiplied with; left out: 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scale: Option<f64>,
+    /// What is added to it then; left out: 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offset: Option<f64>,
     /// Tags of the point.
     #[serde(default)]
     pub tags: Tags,
+}
+
+impl Metric {
+    /// A number as the device sends it, in the metric's unit.
+    pub fn scaled(&self, n: f64) -> f64 {
+        match (self.scale, self.offset) {
+            (None, None) => n,
+            (scale, offset) => n * scale.unwrap_or(1.0) + offset.unwrap_or(0.0),
+        }
+    }
 }
 
 /// A payload and the readings it must give; `device-type apply` checks it.
@@ -401,6 +417,16 @@ fn check_metrics(place: &str, metrics: &BTreeMap<String, Metric>) -> Result<(), 
         check_pointer(&format!("{place}.{name}.pointer"), &metric.pointer)?;
         if metric.unit.is_some() && metric.kind != Kind::Number {
             return invalid(format!("{place}.{name}.unit"), "only a number has a unit");
+        }
+        for (field, factor) in [("scale", metric.scale), ("offset", metric.offset)] {
+            let Some(factor) = factor else { continue };
+            let place = format!("{place}.{name}.{field}");
+            if metric.kind != Kind::Number {
+                return invalid(place, "only a number has a scale or an offset");
+            }
+            if !factor.is_finite() || (field == "scale" && factor == 0.0) {
+                return invalid(place, "a number is expected, for a scale one that is not zero");
+            }
         }
     }
     Ok(())

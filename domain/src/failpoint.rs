@@ -25,6 +25,8 @@ pub const AFTER_MANY_CLOSED: &str = "letters.after_many_closed";
 pub const BEFORE_LETTER_LEAVES: &str = "letters.before_letter_leaves";
 /// What a replay gives is stored, before it is noted how far it is.
 pub const BEFORE_REPLAY_SAVED: &str = "replay.before_saved";
+/// A piece of what a repair puts right is committed.
+pub const AFTER_MENDED: &str = "repair.after_mended";
 /// A job is done, before its record says so.
 pub const BEFORE_JOB_DONE: &str = "job.before_done";
 /// Rows are on their way into the database, nothing is committed.
@@ -33,7 +35,7 @@ pub const MID_COPY: &str = "store.mid_copy";
 pub const BEFORE_STATE_SAVE: &str = "simulator.before_state_save";
 
 /// All of them.
-pub const ALL: [&str; 14] = [
+pub const ALL: [&str; 15] = [
     BEFORE_PUBACK,
     BEFORE_ASSEMBLED,
     BEFORE_PARTS_REMOVED,
@@ -45,6 +47,7 @@ pub const ALL: [&str; 14] = [
     AFTER_MANY_CLOSED,
     BEFORE_LETTER_LEAVES,
     BEFORE_REPLAY_SAVED,
+    AFTER_MENDED,
     BEFORE_JOB_DONE,
     MID_COPY,
     BEFORE_STATE_SAVE,

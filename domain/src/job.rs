@@ -88,13 +88,26 @@ pub struct Job {
     pub owner: Option<String>,
     /// When its owner last said so.
     pub touched_at: Timestamp,
+    /// How often somebody began it.
+    #[serde(default)]
+    pub attempts: u32,
 }
 
 impl Job {
     /// One that begins; its number is given to it where it is kept.
     pub fn new(what: What, by: String, now: Timestamp) -> Self {
         let (state, progress, owner) = (State::Running, String::new(), None);
-        Self { id: 0, what, by, began_at: now, state, progress, owner, touched_at: now }
+        Self {
+            id: 0,
+            what,
+            by,
+            began_at: now,
+            state,
+            progress,
+            owner,
+            touched_at: now,
+            attempts: 0,
+        }
     }
 
     /// Ends it where it is; an error says why it can't. What it did so far stays.

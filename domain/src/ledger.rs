@@ -87,6 +87,8 @@ pub struct Page {
     origins: BTreeMap<(Timestamp, u64), [u64; WORDS]>,
     /// What became of readings that the work does not hold any more.
     pub before: Fates,
+    /// So many of the rows that are inserted were counted when they were written first.
+    pub recovered: u64,
 }
 
 const WORDS: usize = (BLOCK / 64) as usize;

@@ -169,14 +169,16 @@ fn read_metrics<'p>(
         match find(value, &metric.pointer) {
             // A device that has nothing to say sends null.
             None | Some(Value::Null) => {}
-            Some(value) => match read_value(metric.kind, value) {
-                Ok(values) => readings.push(Reading { metric: name, ts, values }),
-                Err(what) if faults.len() < MAX_FAULTS => {
-                    let detail = format!("{place}{}: {what}", metric.pointer);
-                    faults.push(fault(Reason::WrongType, detail));
+            Some(value) => {
+                match read_value(metric.kind, value).and_then(|it| scaled_by(metric, it)) {
+                    Ok(values) => readings.push(Reading { metric: name, ts, values }),
+                    Err(what) if faults.len() < MAX_FAULTS => {
+                        let detail = format!("{place}{}: {what}", metric.pointer);
+                        faults.push(fault(Reason::WrongType, detail));
+                    }
+                    Err(_) => {}
                 }
-                Err(_) => {}
-            },
+            }
         }
     }
 }
@@ -218,6 +220,15 @@ fn scaled(written: &Value, micros: i64) -> Option<Timestamp> {
     let micros = written.as_f64()? * micros as f64;
     // A float cast saturates, and a saturated moment is outside every range.
     Timestamp::from_micros(micros.round() as i64)
+}
+
+/// A number in the metric's unit.
+fn scaled_by(metric: &Metric, values: Values) -> Result<Values, String> {
+    let Some(n) = values.n.map(|n| metric.scaled(n)) else { return Ok(values) };
+    if n.is_finite() {
+        return Ok(Values { n: Some(n), ..values });
+    }
+    Err("by its scale it is larger than a number can be".to_owned())
 }
 
 fn read_value(kind: Kind, value: &Value) -> Result<Values, String> {

@@ -23,6 +23,20 @@ pub struct Spec {
     pub rules: Rules,
 }
 
+impl Spec {
+    /// Whether both may be about one message.
+    pub fn meets(&self, other: &Self) -> bool {
+        fn same<T: PartialEq>(a: Option<&T>, b: Option<&T>) -> bool {
+            a.zip(b).is_none_or(|(a, b)| a == b)
+        }
+        self.from < other.to
+            && other.from < self.to
+            && same(self.org.as_ref(), other.org.as_ref())
+            && same(self.device_type.as_ref(), other.device_type.as_ref())
+            && same(self.device.as_ref(), other.device.as_ref())
+    }
+}
+
 /// By which version of its device type a message is normalized again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -35,9 +35,13 @@ const LOOK: Duration = Duration::from_secs(1);
 /// ... and said how far one is.
 const TOUCH: Duration = Duration::from_secs(1);
 /// Points and days of which a preview tells.
-const MOST_DAYS: usize = 5_000;
-/// Longest text of what a job tells, in bytes.
-const LONGEST: usize = 3 << 20;
+const MOST_DAYS: usize = 1_000;
+/// Longest record, in bytes: the bucket has room for a thousand of them.
+const LONGEST: usize = 512 << 10;
+/// A job is begun no more often: each time its service died.
+const ATTEMPTS: u32 = 5;
+/// Tries to say that one has ended; then it is begun again.
+const TRIES: u32 = 30;
 
 /// What jobs are done with.
 pub(crate) struct Jobs {
@@ -74,6 +78,10 @@ pub(crate) async fn run(jobs: Arc<Jobs>, shutdown: CancellationToken) {
 
 /// Does a job, until it is done, or somebody stopped it or took it over.
 async fn work(jobs: &Arc<Jobs>, mut kept: Kept<Job>, shutdown: &CancellationToken) {
+    if kept.record.attempts > ATTEMPTS {
+        let why = format!("it was begun {ATTEMPTS} times, and each time its ingest service died");
+        return end(jobs, kept, State::Failed(why), shutdown).await;
+    }
     let said = Said::default();
     let (own, what, telling) = (jobs.clone(), kept.record.what.clone(), said.clone());
     let mut working =
@@ -85,6 +93,7 @@ async fn work(jobs: &Arc<Jobs>, mut kept: Kept<Job>, shutdown: &CancellationToke
             () = shutdown.cancelled() => {
                 // Another service takes it up at once.
                 kept.record.owner = None;
+                kept.record.attempts -= 1;
                 let _ = records::put(&jobs.custody.wire, kept).await;
                 return;
             }
@@ -98,34 +107,67 @@ async fn work(jobs: &Arc<Jobs>, mut kept: Kept<Job>, shutdown: &CancellationToke
         }
     };
     failpoint::hit(failpoint::BEFORE_JOB_DONE);
-    kept.record.owner = None;
-    kept.record.state = match told {
-        Ok(Ok(told)) => done(&told),
-        Ok(Err(fault)) => State::Failed(fault.to_string()),
-        Err(error) => State::Failed(format!("a fault of this program, please report it: {error}")),
+    let state = match told {
+        Ok(Ok(told)) => State::Done(told.to_string()),
+        Ok(Err(fault)) => {
+            tracing::warn!(job = kept.record.id, %fault, "a job failed");
+            State::Failed(why(fault))
+        }
+        Err(error) => {
+            tracing::error!(job = kept.record.id, %error, "a job ended by a fault of this program");
+            State::Failed("a fault of the program; the log of ingest says more".to_owned())
+        }
     };
-    loop {
-        kept.record.touched_at = SystemClock.now();
-        match records::put(&jobs.custody.wire, kept.clone()).await {
+    end(jobs, kept, state, shutdown).await;
+}
+
+/// Why a job failed, for whoever asked for it: what databases and servers say is for the log.
+fn why(fault: Fault) -> String {
+    match fault {
+        Fault::Refused(why) => why,
+        Fault::Target(name, _) => {
+            format!("target {name} does not answer, or refuses; the log of ingest says more")
+        }
+        Fault::Stream(_) | Fault::Message(_) => {
+            "the stream server does not answer, or refuses; the log of ingest says more".to_owned()
+        }
+    }
+}
+
+/// Says that a job has ended, unless it is another's meanwhile, or was stopped.
+async fn end(jobs: &Jobs, mut kept: Kept<Job>, state: State, shutdown: &CancellationToken) {
+    kept.record.owner = None;
+    kept.record.progress.clear();
+    kept.record.state = state;
+    kept.record.touched_at = SystemClock.now();
+    // A text within a text: its quotes and newlines count twice.
+    let length = serde_json::to_vec(&kept.record).map_or(0, |body| body.len());
+    if length > LONGEST {
+        kept.record.state = State::Failed(format!(
+            "it is done, but what it would tell has {length} bytes, of at most {LONGEST}; the command line \
+             tells all of it"
+        ));
+    }
+    for _ in 0..TRIES {
+        let fault = match records::put(&jobs.custody.wire, kept.clone()).await {
             Ok(_) | Err(RecordFault::Conflict(..)) => return,
-            Err(fault) => tracing::warn!(job = kept.record.id, %fault, "a job's end can't be said"),
+            Err(fault) => fault,
+        };
+        tracing::warn!(job = kept.record.id, %fault, "a job's end can't be said");
+        if matches!(kept.record.state, State::Done(_)) {
+            // There may be no room for what it tells, and for less there is.
+            let now = records::get::<Job>(&jobs.custody.wire, kept.record.id).await;
+            if now.is_ok_and(|now| now.is_none_or(|now| now.revision != kept.revision)) {
+                return;
+            }
         }
         tokio::select! {
             () = shutdown.cancelled() => return,
             () = sleep(TOUCH) => {}
         }
     }
-}
-
-fn done(told: &Value) -> State {
-    let text = told.to_string();
-    if text.len() <= LONGEST {
-        return State::Done(text);
-    }
-    State::Failed(format!(
-        "it is done, but what it would tell has {} bytes; the command line tells all of it",
-        text.len()
-    ))
+    kept.record.state = State::Failed("what it told could not be kept".to_owned());
+    let _ = records::put(&jobs.custody.wire, kept).await;
 }
 
 /// Work that ends when nobody waits for it any more: what it has begun in a database is rolled back.
@@ -182,9 +224,14 @@ impl Custody {
         if let Some(org) = org.filter(|org| directory.org(org).is_none()) {
             return Err(Fault::Refused(format!("there is no org {org}")));
         }
-        let targets = self.all();
+        let register = nats::targets::list(&self.wire).await?;
+        let targets = self.attached(&register);
         let find = |name: &TargetName| -> Result<Target<'_>, Fault> {
-            let none = || Fault::Refused(format!("the ingest service has no target {name}"));
+            let none = || {
+                Fault::Refused(format!(
+                    "the ingest service has no target {name}, or it is detached"
+                ))
+            };
             targets.iter().find(|target| target.name == name).copied().ok_or_else(none)
         };
         let (from, to) = (find(from)?, find(to)?);

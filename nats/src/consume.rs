@@ -202,6 +202,10 @@ pub async fn read_placed(
     sequence: u64,
 ) -> Result<Option<(Position, Bytes)>, crate::PublishFault> {
     let later = |error: String| crate::PublishFault::Later(format!("{stream}: {error}"));
+    // Streams begin at 1, whatever somebody wrote into a table.
+    if sequence == 0 {
+        return Ok(None);
+    }
     let found = wire.jetstream.get_stream_no_info(stream).await;
     let found = found.map_err(|error| later(error.to_string()))?.direct_get(sequence).await;
     match found {

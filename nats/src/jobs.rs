@@ -32,6 +32,7 @@ impl Record for Job {
         let free = self.state == State::Running && (self.owner.is_none() || silent);
         if free {
             (self.owner, self.touched_at) = (Some(worker.to_owned()), now);
+            self.attempts += 1;
         }
         free
     }

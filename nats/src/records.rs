@@ -72,14 +72,20 @@ pub async fn begin<R: Record>(wire: &Wire, mut record: R) -> Result<Kept<R>, Rec
     made.map(|revision| Kept { record, revision }).map_err(server::<R>)
 }
 
-/// One of them; `None`: there is none of that number.
+/// One of them; `None`: there is none of that number, or a later release wrote it.
 pub async fn get<R: Record>(wire: &Wire, number: u32) -> Result<Option<Kept<R>>, RecordFault> {
     let found = bucket::<R>(wire).await?.entry(number.to_string()).await.map_err(server::<R>)?;
     let Some(found) = found.filter(|found| found.operation == Operation::Put) else {
         return Ok(None);
     };
-    let record = serde_json::from_slice(&found.value).map_err(server::<R>)?;
-    Ok(Some(Kept { record, revision: found.revision }))
+    match serde_json::from_slice(&found.value) {
+        Ok(record) => Ok(Some(Kept { record, revision: found.revision })),
+        Err(error) => {
+            // Of a later release: it is that one's to do.
+            tracing::debug!(what = R::NAME, number, %error, "a record can't be read");
+            Ok(None)
+        }
+    }
 }
 
 /// Writes one where it is as it was seen.
@@ -94,6 +100,11 @@ pub async fn put<R: Record>(wire: &Wire, kept: Kept<R>) -> Result<Kept<R>, Recor
         }
         Err(error) => Err(server::<R>(error)),
     }
+}
+
+/// Forgets one.
+pub async fn forget<R: Record>(wire: &Wire, number: u32) -> Result<(), RecordFault> {
+    bucket::<R>(wire).await?.purge(number.to_string()).await.map_err(server::<R>)
 }
 
 /// Tries of a change, each lost to whoever works on it.

@@ -4,7 +4,7 @@ use crate::{
     PublishFault, Wire,
     counter::Counter,
     publish::{last_sequence, sequence_since},
-    records::{NotSo, Record, RecordFault, begin, get, newest},
+    records::{Kept, NotSo, Record, RecordFault, begin, change, get, newest},
     streams::{RAW, REPLAYS},
 };
 use domain::{
@@ -68,23 +68,65 @@ pub async fn named(wire: &Wire, up_to: u32) -> Result<BTreeSet<u32>, RecordFault
     Ok(named)
 }
 
-/// Begins one that takes another back.
-pub async fn undo(wire: &Wire, id: u16, by: String, now: Timestamp) -> Result<Replay, NotSo> {
-    let before = get::<Replay>(wire, id.into()).await?;
-    let before = before.ok_or(NotSo::Gone(Replay::NAME, id.into()))?.record;
-    if before.state == State::Running {
-        let text = format!("replay {id} is running; `haystack replay stop {id}` first");
-        return Err(NotSo::Refused(text));
-    }
+/// The replay that takes one back, or is to.
+pub async fn taken_back_by(wire: &Wire, id: u16) -> Result<Option<u16>, RecordFault> {
     for later in u32::from(id) + 1..=newest::<Replay>(wire).await? {
         let later = get::<Replay>(wire, later).await?.map(|kept| kept.record);
-        if let Some(Replay { id: later, .. }) = later.filter(|later| later.undoes == Some(id)) {
-            let text = format!(
-                "replay {id} was taken back by replay {later}, or will be: `haystack replay show {later}`"
-            );
-            return Err(NotSo::Refused(text));
+        if let Some(later) = later.filter(|later| later.undoes == Some(id)) {
+            return Ok(Some(later.id));
+        }
+    }
+    Ok(None)
+}
+
+/// Begins one that takes another back: its messages give again what they gave by their own versions. Where an
+/// earlier one gave something else, it is refused unless that is `meant`.
+pub async fn undo(
+    wire: &Wire,
+    id: u16,
+    meant: bool,
+    by: String,
+    now: Timestamp,
+) -> Result<Replay, NotSo> {
+    let before = get::<Replay>(wire, id.into()).await?;
+    let before = before.ok_or(NotSo::Gone(Replay::NAME, id.into()))?.record;
+    let refused = |text: String| Err(NotSo::Refused(text));
+    if before.state == State::Running {
+        return refused(format!("replay {id} is running; stop it first"));
+    }
+    if let Some(undone) = before.undoes {
+        return refused(format!(
+            "replay {id} itself takes replay {undone} back; to have that again, begin it again"
+        ));
+    }
+    if let Some(later) = taken_back_by(wire, id).await? {
+        return refused(format!("replay {id} was taken back by replay {later}, or will be"));
+    }
+    for earlier in (1..u32::from(id)).filter(|_| !meant) {
+        let Some(Kept { record: earlier, .. }) = get::<Replay>(wire, earlier).await? else {
+            continue;
+        };
+        let gave = earlier.undoes.is_none() && earlier.counts.taken > 0;
+        if gave
+            && earlier.spec.meets(&before.spec)
+            && taken_back_by(wire, earlier.id).await?.is_none()
+        {
+            return refused(format!(
+                "replay {} gave messages of that time again, too: taken back, they would be as at first, \
+                 and not as replay {0} gave them. To have that, begin replay {0} again; to have them as at \
+                 first, say that it is meant",
+                earlier.id
+            ));
         }
     }
     let spec = Spec { rules: Rules::Own, ..before.spec };
     Ok(begin(wire, Replay::new(spec, Some(id), by, now)).await?.record)
+}
+
+/// Lets one go on that was stopped.
+pub async fn resume(wire: &Wire, id: u16) -> Result<Replay, NotSo> {
+    if let Some(later) = taken_back_by(wire, id).await? {
+        return Err(NotSo::Refused(format!("replay {id} was taken back by replay {later}")));
+    }
+    change(wire, id.into(), Replay::resume).await
 }

@@ -32,9 +32,9 @@ pub const REPLAYS: &str = "replays";
 /// The bucket of jobs.
 pub const JOBS: &str = "jobs";
 /// How long what a job told is kept.
-const JOBS_AGE: Duration = Duration::from_hours(30 * 24);
-/// Bytes of a job's record: what it tells is cut before that.
-const JOB_BYTES: i32 = 4 << 20;
+const JOBS_AGE: Duration = Duration::from_hours(7 * 24);
+/// Bytes of a job's record: one that would have more tells less.
+const JOB_BYTES: i32 = 1 << 20;
 
 /// The bucket of targets: which must have a message before it may leave its stream.
 pub const TARGETS: &str = "targets";
@@ -129,7 +129,7 @@ pub async fn declare(wire: &Wire, limits: &Limits) -> Result<(), StreamFault> {
         description: "long work that somebody asked the API for, and what it told".to_owned(),
         max_age: JOBS_AGE,
         max_value_size: JOB_BYTES,
-        max_bytes: 256 << 20,
+        max_bytes: 1 << 30,
         ..kv::Config::default()
     };
     let targets = kv::Config {

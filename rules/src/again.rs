@@ -83,9 +83,12 @@ pub fn again(
     };
     let now = keys(group.as_ref());
     let mut gone = BTreeSet::new();
+    // What can't be read by this version, or not all of it, keeps what another gave: it may be right. What takes
+    // another replay back leaves nothing of it.
+    let sure = failure.is_none() || spec.rules == Rules::Own;
     let own = entry.sender.as_ref().map_or(1, |sender| sender.profile.version);
     let may_have =
-        |version: &u32| *version != chosen && (*version >= own || named.contains(version));
+        |version: &u32| sure && *version != chosen && (*version >= own || named.contains(version));
     for version in (1..=latest).filter(may_have) {
         let Ok(other) = by(version) else { continue };
         let other = keys(other.groups.first().map(|(_, group)| group));

@@ -31,12 +31,21 @@ pub struct Mend {
 /// Most keys of one transaction: others wait while it holds the org's lock.
 pub const MOST: usize = 5_000;
 
-/// Mends at most [`MOST`] keys of an org. What a deletion covers is not put back.
+/// Mends at most [`MOST`] keys of an org. What a deletion covers is not put back. `off`: how many rows more the
+/// org's table has than were counted. Rows that make that less were counted before, or never, and what is
+/// `unexplained` was never counted; all others are counted in the same transaction.
 ///
-/// How many rows were taken away or written: of a key whose row is replaced, two.
-pub async fn mend(database: &Database, org: &OrgRef, mends: &[Mend]) -> Result<u64, Fault> {
+/// How many rows were taken away or written (of a key whose row is replaced, two), and how many the table is off
+/// now.
+pub async fn mend(
+    database: &Database,
+    org: &OrgRef,
+    mends: &[Mend],
+    unexplained: bool,
+    off: i64,
+) -> Result<(u64, i64), Fault> {
     debug_assert!(mends.len() <= MOST, "a transaction has a limit");
-    let mut changed = 0;
+    let (mut changed, mut left) = (0, off);
     exclusive(database, org, async |connection| {
         let mut rows: Vec<Row> = mends.iter().filter_map(|mend| mend.row.clone()).collect();
         domain::merge::tidy(&mut rows);
@@ -64,14 +73,26 @@ pub async fn mend(database: &Database, org: &OrgRef, mends: &[Mend]) -> Result<u
             changed += gone.rows_affected();
         }
         let met = staging::look(connection, org).await?;
+        let more = met.new as i64 - changed as i64;
         changed += staging::merge(connection, org, &met).await?;
+        let uncounted = match more {
+            more if unexplained => more,
+            1.. => more.min((-off).max(0)),
+            _ => more.max((-off).min(0)),
+        };
+        left = off + uncounted;
+        sqlx::query("select core.note_rows($1, $2)")
+            .bind(org.id.0)
+            .bind(more - uncounted)
+            .execute(&mut *connection)
+            .await?;
         let mut entities: Vec<i32> = mends.iter().map(|mend| mend.entity.0).collect();
         entities.sort_unstable();
         entities.dedup();
         renew_current(connection, org, &entities).await
     })
     .await?;
-    Ok(changed)
+    Ok((changed, left))
 }
 
 /// Makes the current row of each entity its newest one.

@@ -151,7 +151,10 @@ async fn history_is_as_the_mended_rules_give_it_and_can_be_taken_back() {
     platform.balances().await;
     let told = platform.succeed(&dry);
     assert!(told.contains("0 rows would be added, 0 changed, 0 removed, 601 stay"), "{told}");
-    assert!(told.contains("at the pace of replay 1"), "{told}");
+    assert!(
+        told.contains("how long it would take is not known"),
+        "one replay of few readings: {told}"
+    );
 
     let said = platform.succeed(&["replay", "undo", "1"]);
     assert!(said.contains("replay 2: done"), "{said}");
@@ -244,6 +247,56 @@ async fn the_same_by_the_api_by_whom_it_is_allowed() {
     assert_eq!(by(&keeper, Method::POST, "/replay/1/stop", &Value::Null).await.status, 409);
     assert_eq!(by(&keeper, Method::POST, "/replay/1/undo", &Value::Null).await.status, 201);
     holds(&platform, &by_first_version(SENT)).await;
+}
+
+/// A wrong scale is mended. A version that can't read the messages takes nothing away, and one that is not there is
+/// refused.
+#[tokio::test]
+async fn a_wrong_scale_is_mended_and_what_can_not_be_read_stays() {
+    const SENT: u32 = 50;
+    let platform = Platform::start("").await;
+    let level = |scale: &str| format!("  level: {{ pointer: /raw, kind: number{scale} }}\n");
+    let rows = |by: fn(f64) -> f64| -> BTreeMap<(String, i64), f64> {
+        (0..SENT).map(|n| (("level".to_owned(), i64::from(n)), by(f64::from(n)))).collect()
+    };
+    apply(&platform, &level(", scale: 10"));
+    platform.succeed(&["device", "add", DEVICE, "--type", "probe"]);
+    let (_bridge, _ingest) = (platform.service("bridge"), platform.service("ingest"));
+    platform.publish(TOPIC, (0..SENT).map(message)).await;
+    holds(&platform, &rows(|n| n * 10.0)).await;
+    apply(&platform, &level(", scale: 0.5, offset: -4"));
+    let told = platform.succeed(&[&ALL[..], &["--dry-run"]].concat());
+    assert!(told.contains("10 → -3.5"), "{told}");
+    platform.succeed(&ALL);
+    let mended = rows(|n| n * 0.5 - 4.0);
+    holds(&platform, &mended).await;
+
+    apply(&platform, "  level: { pointer: /ts, kind: number }\n");
+    let said = platform.succeed(&ALL);
+    assert!(said.contains("0 readings, 0 removed, 50 failed"), "{said}");
+    holds(&platform, &mended).await;
+    let refused = platform.fail(&["replay", "undo", "2"]);
+    assert!(refused.contains("replay 1 gave messages of that time"), "{refused}");
+    platform.succeed(&["replay", "undo", "1"]);
+    holds(&platform, &rows(|n| n * 10.0)).await;
+    assert!(platform.fail(&["replay", "undo", "3"]).contains("itself takes replay 1 back"));
+    assert!(platform.fail(&["replay", "resume", "1"]).contains("was taken back by replay 3"));
+    platform.balances().await;
+
+    let api = Api::start(&platform).await;
+    let asked = |field: &str, value: Value| {
+        let mut asked = json!({ "from": "2020-01-01T00:00:00Z", "to": "2100-01-01T00:00:00Z",
+            "device_type": "probe" });
+        asked[field] = value;
+        asked
+    };
+    for path in ["/replay", "/replay/preview"] {
+        let wrong = api.post(path, &asked("version", json!(99))).await;
+        assert_eq!((wrong.status, &wrong.body["errors"][0]["pointer"]), (422, &json!("/version")));
+        let wrong = api.post(path, &asked("device_type", json!("nope"))).await;
+        assert_eq!(wrong.status, 422, "{wrong:?}");
+        assert_eq!(wrong.body["errors"][0]["pointer"], "/device_type");
+    }
 }
 
 /// What `RAW` let go of while a replay rested is not passed over in silence.
@@ -350,7 +403,9 @@ async fn killed_at_every_place_beside_live_readings_run_twice_and_undone() {
     holds(&platform, &mended(SENT)).await;
     assert_eq!(values(&platform.primary).await, once);
     assert_eq!(values(&platform.secondary).await, once);
-    platform.succeed(&["replay", "undo", "2"]);
+    let refused = platform.fail(&["replay", "undo", "2"]);
+    assert!(refused.contains("replay 1 gave messages of that time"), "{refused}");
+    platform.succeed(&["replay", "undo", "2", "--to-the-first"]);
     holds(&platform, &by_first_version(SENT)).await;
     platform.balances().await;
     // Without what came live, every value column is as it was, to the last bit.

@@ -93,7 +93,7 @@ fn tell(preview: &Preview, directory: &Directory, took: Duration) {
             println!("it would take about {seconds:.0} s, at the pace of replay {id}");
         }
         _ => println!(
-            "how long it would take is not known: no replay was done here yet (looking took {:.1} s)",
+            "how long it would take is not known: no replay of 10,000 readings was done here yet (looking took {:.1} s)",
             took.as_secs_f64()
         ),
     }

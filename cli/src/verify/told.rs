@@ -77,8 +77,11 @@ pub(super) fn print(verdict: &Verdict) {
     let late = if verdict.behind { " (older than what is still on its way)" } else { "" };
     println!("\ncompared: what was accepted before {}{late}", verdict.cutoff);
     println!("{}", if verdict.equal { "equal" } else { "NOT equal" });
+    let unexplained = verdict.repaired.iter().any(|it| it.unexplained.count > it.pruned);
     if !verdict.equal && verdict.repaired.is_empty() {
         println!("(haystack verify --repair makes them equal)");
+    } else if !verdict.equal && unexplained {
+        println!("(haystack verify --repair --prune takes away what no message explains)");
     }
 }
 

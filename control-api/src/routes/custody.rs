@@ -417,7 +417,7 @@ struct NewBackfill {
     params(("target" = shape::TargetName, Path)), request_body = NewBackfill,
     responses(
         (status = 202, description = "An ingest service does it", body = JobView),
-        (status = 409, description = "Too many jobs are not done yet"),
+        (status = 409, description = "It is detached, or too many jobs are not done yet"),
     ))]
 async fn backfill_target(
     State(api): State<Api>,
@@ -429,11 +429,12 @@ async fn backfill_target(
     let NewBackfill { from, org_id } = new;
     let org = org_id.map(|id| org(&api, &caller, id, Permission::Admin)).transpose()?;
     let known = views(&api).await?;
-    let is_known = |name: &TargetName| known.iter().any(|view| view.target == name.as_str());
-    if !is_known(&target) {
-        return Err(Problem::not_found("target"));
+    let find = |name: &TargetName| known.iter().find(|view| view.target == name.as_str());
+    let Some(filled) = find(&target) else { return Err(Problem::not_found("target")) };
+    if filled.detached_at.is_some() {
+        return Err(Problem::conflict("it is detached: attach it first"));
     }
-    if !is_known(&from) || from == target {
+    if find(&from).is_none_or(|view| view.detached_at.is_some()) || from == target {
         return Err(Problem::field("/from", "it is no other registered target (GET /target)"));
     }
     let org = org.map(|org| org.key.clone());

@@ -26,10 +26,14 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 /// Jobs that are looked at for one page.
 const LOOKS: usize = 1_000;
-/// The newest of which at most ...
-const NEWEST: usize = 100;
-/// ... so many may wait or be worked on.
-const MOST_OPEN: usize = 20;
+/// The newest of which so many may wait or be worked on, ...
+const NEWEST: usize = 200;
+/// ... of one org, ...
+const MOST_OF_ORG: usize = 4;
+/// ... and of all.
+const MOST_OPEN: usize = 40;
+/// Records that are kept: older ones give way.
+const MOST_KEPT: u32 = 1_000;
 
 pub(super) fn routes() -> OpenApiRouter<Api> {
     OpenApiRouter::new()
@@ -46,7 +50,7 @@ pub(super) struct JobView {
     what: String,
     /// Of this org; none: of all.
     org_key: Option<String>,
-    /// `running`, `stopped`, `done`, `failed`.
+    /// `waiting` for an ingest service, `running`, `stopped`, `done`, `failed`.
     status: String,
     /// How far it is, for people.
     progress: String,
@@ -67,6 +71,7 @@ impl From<Job> for JobView {
     fn from(job: Job) -> Self {
         let org_key = job.what.org().map(ToString::to_string);
         let (status, why, result) = match job.state {
+            Where::Running if job.owner.is_none() => ("waiting", None, None),
             Where::Running => ("running", None, None),
             Where::Stopped => ("stopped", None, None),
             Where::Done(told) => ("done", None, serde_json::from_str(&told).ok()),
@@ -98,11 +103,11 @@ fn problem(fault: &RecordFault) -> Problem {
     }
 }
 
-/// Who may begin a job of a kind may look at it and stop it.
-fn needs(what: &What) -> Permission {
+/// Who may begin a job of a kind may look at it and stop it. A preview tells values.
+fn needs(what: &What) -> &'static [Permission] {
     match what {
-        What::Preview(_) => Permission::Model,
-        What::Verify { .. } | What::Settle | What::Backfill { .. } => Permission::Admin,
+        What::Preview(_) => &[Permission::Model, Permission::Read],
+        What::Verify { .. } | What::Settle | What::Backfill { .. } => &[Permission::Admin],
     }
 }
 
@@ -111,7 +116,7 @@ fn allowed(api: &Api, caller: &Caller, what: &What) -> Result<(), Problem> {
     let of = what.org().filter(|_| !matches!(what, What::Backfill { .. }));
     let known = of.and_then(|key| api.directory.read().org(key).map(|org| org.id));
     match known {
-        Some(org) => caller.require(org, needs(what), "job"),
+        Some(org) => needs(what).iter().try_for_each(|it| caller.require(org, *it, "job")),
         None if caller.may == May::All => Ok(()),
         None => Err(Problem::not_found("job")),
     }
@@ -133,25 +138,51 @@ pub(super) fn org_or_all(
 
 /// Begins a job that the caller may begin.
 pub(super) async fn begin(api: &Api, caller: &Caller, what: What) -> Result<Response, Problem> {
+    allowed(api, caller, &what)?;
     let wire = &api.wire;
     let newest = records::newest::<Job>(wire).await.map_err(|fault| problem(&fault))?;
-    let mut open = 0;
-    for number in (1..=newest).rev().take(NEWEST) {
-        let kept = records::get::<Job>(wire, number).await.map_err(|fault| problem(&fault))?;
-        open += usize::from(kept.is_some_and(|kept| kept.record.state == Where::Running));
-    }
-    if open >= MOST_OPEN {
-        return Err(Problem::conflict(format!(
-            "{open} jobs are not done yet: wait for them, or stop some (GET /job)"
-        )));
-    }
+    full(api, caller, &what, newest).await?;
     let job = Job::new(what, caller.author().who, SystemClock.now());
     let kept = records::begin(wire, job).await.map_err(|fault| problem(&fault))?;
-    let place = format!("/job/{}", kept.record.id);
-    let mut response =
-        (StatusCode::ACCEPTED, axum::Json(JobView::from(kept.record))).into_response();
+    let job = kept.record;
+    // Others may have begun some at the same moment.
+    if let Err(refused) = full(api, caller, &job.what, job.id - 1).await {
+        let stopped: Result<Job, NotSo> = records::change(wire, job.id, Job::stop).await;
+        return if stopped.is_ok() { Err(refused) } else { Ok(accepted(job)) };
+    }
+    if let Some(old) = job.id.checked_sub(MOST_KEPT) {
+        // It is forgotten by its age otherwise.
+        let _ = records::forget::<Job>(wire, old).await;
+    }
+    Ok(accepted(job))
+}
+
+fn accepted(job: Job) -> Response {
+    let place = format!("/job/{}", job.id);
+    let mut response = (StatusCode::ACCEPTED, axum::Json(JobView::from(job))).into_response();
     response.headers_mut().extend(HeaderValue::from_str(&place).map(|place| (LOCATION, place)));
-    Ok(response)
+    response
+}
+
+/// Refuses another job where too many up to a number are not done yet.
+async fn full(api: &Api, caller: &Caller, what: &What, newest: u32) -> Result<(), Problem> {
+    let (mut open, mut of_org) = (0, 0);
+    for number in (1..=newest).rev().take(NEWEST) {
+        let kept = records::get::<Job>(&api.wire, number).await.map_err(|fault| problem(&fault))?;
+        let Some(Kept { record, .. }) = kept else { continue };
+        if record.state == Where::Running {
+            open += 1;
+            of_org += usize::from(record.what.org() == what.org());
+        }
+    }
+    let own = what.org().is_some() && caller.may != May::All;
+    if open < MOST_OPEN && (!own || of_org < MOST_OF_ORG) {
+        return Ok(());
+    }
+    let (count, whose) = if own { (of_org, "your org's jobs") } else { (open, "jobs") };
+    Err(Problem::conflict(format!(
+        "{count} of {whose} are not done yet: wait for them, or stop some (GET /job)"
+    )))
 }
 
 async fn open(api: &Api, caller: &Caller, id: u32) -> Result<Job, Problem> {
@@ -165,7 +196,7 @@ async fn open(api: &Api, caller: &Caller, id: u32) -> Result<Job, Problem> {
 
 /// List jobs
 ///
-/// The newest first; those that the caller may see. They are kept for thirty days.
+/// The newest first; those that the caller may see. They are kept for a week.
 #[utoipa::path(get, path = "/job", tag = "operations", params(Page),
     responses((status = 200, description = "A page of them", body = Vec<JobView>)))]
 async fn list_jobs(
@@ -207,10 +238,10 @@ async fn show_job(
 
 /// Stop a job
 ///
-/// What it did so far stays. Repeating it changes nothing.
+/// Within seconds. What it did until then stays. Repeating it changes nothing.
 #[utoipa::path(post, path = "/job/{job_id}/stop", tag = "operations", params(("job_id" = u32, Path)),
     responses(
-        (status = 200, description = "Nobody works on it any more", body = JobView),
+        (status = 200, description = "It ends within seconds", body = JobView),
         (status = 409, description = "It is over"),
     ))]
 async fn stop_job(

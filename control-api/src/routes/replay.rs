@@ -28,7 +28,7 @@ use nats::{
     replays,
 };
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 /// Replays that are looked at for one page.
@@ -163,6 +163,23 @@ impl NewReplay {
             };
             if device_id.as_ref().is_some_and(|device| !of_org(device)) {
                 return Err(Problem::field("/device_id", "there is no such device"));
+            }
+        }
+        if let Some(id) = &device_type {
+            let directory = api.directory.read();
+            let of = |it: &&OrgKey| org.as_ref().is_none_or(|org| org == *it);
+            let orgs = directory.orgs();
+            let keys = orgs.iter().map(|org| &org.key).filter(of);
+            let newest =
+                keys.filter_map(|key| directory.head(key, id)).map(|it| it.current.version);
+            let Some(newest) = newest.max() else {
+                return Err(Problem::field("/device_type", "there is no such device type"));
+            };
+            if version.is_some_and(|version| !(1..=newest).contains(&version)) {
+                return Err(Problem::field(
+                    "/version",
+                    format!("there are versions 1 to {newest}"),
+                ));
             }
         }
         let rules = version.map_or(Rules::InForce, Rules::Version);
@@ -326,7 +343,7 @@ async fn stop_replay(
 #[utoipa::path(post, path = "/replay/{replay_id}/resume", tag = "operations", params(("replay_id" = u16, Path)),
     responses(
         (status = 200, description = "It goes on where it was", body = ReplayView),
-        (status = 409, description = "It is done"),
+        (status = 409, description = "It is done, or was taken back"),
     ))]
 async fn resume_replay(
     State(api): State<Api>,
@@ -334,7 +351,8 @@ async fn resume_replay(
     Path(id): Path<u16>,
 ) -> Result<axum::Json<ReplayView>, Problem> {
     open(&api, &caller, id, Permission::Model).await?;
-    changed(&api, id, Replay::resume).await
+    let resumed = replays::resume(&api.wire, id).await;
+    resumed.map(|replay| axum::Json(replay.into())).map_err(|why| not_so(&why))
 }
 
 async fn changed(
@@ -346,21 +364,35 @@ async fn changed(
     changed.map(|replay| axum::Json(replay.into())).map_err(|why| not_so(&why))
 }
 
+/// How far it is taken back.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct Meant {
+    /// Also where an earlier replay was about the same messages.
+    #[param(value_type = Option<bool>)]
+    to_the_first: Option<bool>,
+}
+
 /// Take a replay back
 ///
-/// A replay of the same messages by the versions that were their own.
-#[utoipa::path(post, path = "/replay/{replay_id}/undo", tag = "operations", params(("replay_id" = u16, Path)),
+/// A replay of the same messages by the versions that were their own when they came. Where an earlier replay gave
+/// the same messages something else, that does not come back, either: it is refused, unless `to_the_first` says
+/// that it is meant.
+#[utoipa::path(post, path = "/replay/{replay_id}/undo", tag = "operations",
+    params(("replay_id" = u16, Path), Meant),
     responses(
         (status = 201, description = "It begins as soon as a bridge takes it up", body = ReplayView),
-        (status = 409, description = "It is running, or was taken back before"),
+        (status = 409, description = "It is running, was taken back before, or an earlier one is in its way"),
     ))]
 async fn undo_replay(
     State(api): State<Api>,
     caller: Caller,
     Path(id): Path<u16>,
+    Query(meant): Query<Meant>,
 ) -> Result<Response, Problem> {
+    let meant = meant.to_the_first.unwrap_or_default();
     open(&api, &caller, id, Permission::Model).await?;
     let by = caller.author().who;
-    let begun = replays::undo(&api.wire, id, by, SystemClock.now()).await;
+    let begun = replays::undo(&api.wire, id, meant, by, SystemClock.now()).await;
     Ok(created(begun.map_err(|why| not_so(&why))?))
 }

@@ -8,7 +8,9 @@ use domain::{
     ledger::{Bits, HOUR, hour_of},
     raw::Pack,
 };
+use futures_util::{StreamExt, stream};
 use nats::{
+    consume::read_placed,
     envelope,
     history::{self, Range},
     letters,
@@ -26,6 +28,9 @@ use store::ledger::{Noted, Span};
 pub const QUICK_PACKS: u64 = 20_000;
 /// Most that are looked into at once: of each a bit an entry is in memory.
 pub const MOST_PACKS: u64 = 2_000_000;
+
+/// Those that are asked for at once: each may have some megabytes.
+const AHEAD: usize = 8;
 
 /// What became of device messages of an org in an hour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -107,17 +112,17 @@ impl Question<'_> {
         let settled = span.settled(primary.database).await.map_err(primary.fault())?;
         let known = Known { letters, origins, settled, normalized, whole };
         let mut entries = Entries::default();
-        let packs = Range { stream: RAW, filter: "raw.>", first, last, headers_only: false };
-        history::read(self.wire, &packs, |message| {
-            entries.add(
-                message.position.sequence,
-                message.position.stored_at,
-                &message.body,
-                &known,
-            );
-            ControlFlow::Continue(())
-        })
-        .await?;
+        let wire = self.wire.clone();
+        let packs = stream::iter(range).map(|sequence| {
+            let wire = wire.clone();
+            async move { read_placed(&wire, RAW, sequence).await }
+        });
+        let mut packs = std::pin::pin!(packs.buffered(AHEAD));
+        while let Some(found) = packs.next().await {
+            if let Some((position, body)) = found? {
+                entries.add(position.sequence, position.stored_at, &body, &known);
+            }
+        }
         Ok(Some(entries))
     }
 

@@ -4,7 +4,7 @@
 use super::{Account, FOLDED_AFTER, Hop, Ledger, now};
 use crate::{Fault, compare::Target};
 use domain::{
-    Batch, Work,
+    Batch, Work, failpoint,
     merge::tidy,
     subject::{Subject, telemetry_of},
 };
@@ -59,27 +59,37 @@ pub async fn restore(
         .await?;
         let Work { mut rows, .. } = work;
         tidy(&mut rows);
-        back += write(&writer, org, rows).await.map_err(&fault)?;
+        // Those that are missing were counted when they were written first.
+        let missing = gone.unsigned_abs().saturating_sub(back);
+        let more = write(&writer, org, rows, missing).await.map_err(&fault)?;
+        back += more;
+        failpoint::hit(failpoint::AFTER_MENDED);
+        if more == 0 {
+            continue;
+        }
         progress(format!("{}: {back} of {gone} lost rows read again", target.name));
         if next.is_none() {
             break;
         }
     }
-    // They were counted when they were written first.
-    let again = back.cast_signed().min(gone);
-    ledger::note_more(target.database, org, -again).await.map_err(&fault)?;
     let left = missing(ledger::rows(target.database, org).await.map_err(&fault)?);
     Ok((back, left.max(0)))
 }
 
 /// Writes rows; those that the database refuses alone are left out: their letters tell. How many were not there.
-async fn write(writer: &Writer, org: &OrgRef, rows: Vec<domain::Row>) -> Result<u64, store::Fault> {
+async fn write(
+    writer: &Writer,
+    org: &OrgRef,
+    rows: Vec<domain::Row>,
+    missing: u64,
+) -> Result<u64, store::Fault> {
     let (mut todo, mut inserted) = (vec![rows], 0);
     while let Some(rows) = todo.pop() {
         if rows.is_empty() {
             continue;
         }
         let mut work = Work { rows, ..Work::default() };
+        work.page.recovered = missing.saturating_sub(inserted);
         match writer.write(org, &work).await {
             Ok(committed) => inserted += committed.counts().inserted,
             Err(fault) if fault.verdict != Verdict::Data => return Err(fault),

@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, HashMap};
 
 /// Changes that are shown one by one.
 const SAMPLES: usize = 10;
+/// Points and days that are told apart.
+const MOST_DAYS: usize = 100_000;
 const MICROS_A_DAY: i64 = 86_400_000_000;
 
 pub(super) type Key = (EntityId, Timestamp);
@@ -56,6 +58,8 @@ pub struct Sample {
 pub struct Tally {
     /// By org, point and day since 1970.
     pub by_day: BTreeMap<(OrgKey, EntityId, i64), Changes>,
+    /// Of points and days for which there is no room.
+    pub elsewhere: Changes,
     /// The first few that would be others.
     pub samples: Vec<Sample>,
 }
@@ -63,7 +67,10 @@ pub struct Tally {
 impl Tally {
     fn note(&mut self, org: &OrgKey, key: Key, before: Option<&Values>, after: Option<&Values>) {
         let day = key.1.micros().div_euclid(MICROS_A_DAY);
-        let changes = self.by_day.entry((org.clone(), key.0, day)).or_default();
+        let place = (org.clone(), key.0, day);
+        let room = self.by_day.len() < MOST_DAYS || self.by_day.contains_key(&place);
+        let changes =
+            if room { self.by_day.entry(place).or_default() } else { &mut self.elsewhere };
         match (before, after) {
             (None, Some(_)) => changes.added += 1,
             (Some(_), None) => changes.removed += 1,
@@ -81,7 +88,7 @@ impl Tally {
 
     /// All days together.
     pub fn sum(&self) -> Changes {
-        self.by_day.values().fold(Changes::default(), Changes::plus)
+        self.by_day.values().fold(self.elsewhere, Changes::plus)
     }
 
     /// What some messages would change of what the primary holds.

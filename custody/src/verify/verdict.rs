@@ -251,6 +251,6 @@ impl Verdict {
         let mut of = self.compared.iter().filter(|compared| &compared.target == target);
         of.all(OrgInTarget::is_equal)
             && self.stale.iter().all(|stale| &stale.target != target)
-            && self.unknown.iter().all(|unknown| &unknown.target != target)
+            && self.unknown.is_empty()
     }
 }

@@ -222,3 +222,25 @@ fn fields_that_nothing_maps_are_found_where_the_type_makes_metrics_of_them() {
     assert_eq!(normalized.readings.len(), 1);
     assert!(run(&profile, r#"{"volt":1}"#).unwrap().readings.is_empty());
 }
+
+#[test]
+fn a_number_is_scaled_and_without_a_scale_it_is_as_it_came() {
+    let metrics = r#""metrics":{
+        "both":{"pointer":"/n","kind":"number","scale":0.5,"offset":-4},
+        "moved":{"pointer":"/n","kind":"number","offset":273.15},
+        "plain":{"pointer":"/n","kind":"number"},
+        "large":{"pointer":"/n","kind":"number","scale":1e308}}"#;
+    let profile = profile(metrics);
+    profile.check().unwrap();
+    let normalized = run(&profile, r#"{"n":10.1}"#).unwrap();
+    let numbers: Vec<_> = normalized.readings.iter().map(|it| (it.metric, it.values.n)).collect();
+    assert_eq!(
+        numbers,
+        [("both", Some(10.1 * 0.5 - 4.0)), ("moved", Some(10.1 + 273.15)), ("plain", Some(10.1)),]
+    );
+    assert_eq!(normalized.faults[0].reason, Reason::WrongType);
+    for wrong in [r#""string","scale":2"#, r#""number","scale":0"#, r#""boolean","offset":1"#] {
+        let metrics = format!(r#""metrics":{{"m":{{"pointer":"/n","kind":{wrong}}}}}"#);
+        assert!(super::tests::profile(&metrics).check().is_err(), "{wrong}");
+    }
+}

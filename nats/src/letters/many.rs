@@ -52,6 +52,9 @@ pub async fn put_together(wire: &Wire, letters: &[Letter]) -> Result<(), Publish
 async fn put_some(wire: &Wire, letters: &[Letter]) -> Result<(), PublishFault> {
     let Some(newest) = letters.last() else { return Ok(()) };
     let places: BTreeSet<Place> = letters.iter().filter_map(place_of).collect();
+    if places.is_empty() {
+        return Err(later("letters without a place can't be put together"));
+    }
     let subject = newest.together(places.iter().copied().collect()).subject().to_string();
     for _ in 0..TRIES {
         let there = last(wire, &subject).await?;

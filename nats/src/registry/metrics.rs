@@ -57,5 +57,5 @@ pub async fn create_metrics(
 /// All that is known of such a metric.
 fn metric(kind: Kind) -> Metric {
     let tags = Tags::from([("point".to_owned(), TagValue::Marker)]);
-    Metric { pointer: String::new(), kind, unit: None, tags }
+    Metric { pointer: String::new(), kind, unit: None, scale: None, offset: None, tags }
 }

@@ -159,11 +159,14 @@ impl Comparison<'_> {
     }
 }
 
-/// Begins a transaction whose statements may read whole tables.
+/// Begins a transaction whose statements may read whole tables, for as long as somebody waits for them: the server
+/// looks now and then whether the connection is still there.
 pub(crate) async fn unlimited(connection: &mut PgConnection) -> sqlx::Result<()> {
     sqlx::raw_sql(
         "begin isolation level repeatable read read only; set local statement_timeout = 0; \
-         set local idle_in_transaction_session_timeout = 0",
+         set local idle_in_transaction_session_timeout = 0; \
+         select set_config(name, '2s', true) from pg_settings \
+         where name = 'client_connection_check_interval'",
     )
     .execute(connection)
     .await?;

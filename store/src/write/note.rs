@@ -16,7 +16,8 @@ pub(crate) async fn commit(
     counts: &mut Counts,
 ) -> sqlx::Result<()> {
     let mut sql = String::new();
-    rows(&mut sql, org, counts.inserted as i64 - counts.deleted as i64);
+    let recovered = page.recovered.min(counts.inserted) as i64;
+    rows(&mut sql, org, counts.inserted as i64 - counts.deleted as i64 - recovered);
     if !page.is_empty() {
         messages(&mut sql, org, page, counts.fates);
         counts.noted = true;

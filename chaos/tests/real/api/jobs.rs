@@ -19,7 +19,7 @@ async fn run(database: &Database, sql: &str) {
 /// Begins a job; its number.
 async fn begin(api: &Api, path: &str, body: &Value) -> i32 {
     let begun = api.post(path, body).await;
-    assert_eq!((begun.status, &begun.body["status"]), (202, &"running".into()), "{begun:?}");
+    assert_eq!((begun.status, &begun.body["status"]), (202, &"waiting".into()), "{begun:?}");
     begun.number("job_id")
 }
 
@@ -28,7 +28,8 @@ pub async fn over(api: &Api, job: i32) -> Answer {
     eventually("the job is over", || async {
         let shown = api.get(&format!("/job/{job}")).await;
         assert_eq!(shown.status, 200, "{shown:?}");
-        if shown.body["status"] == "running" { Err(format!("{shown:?}")) } else { Ok(shown) }
+        let open = ["running", "waiting"].contains(&shown.body["status"].as_str().unwrap());
+        if open { Err(format!("{shown:?}")) } else { Ok(shown) }
     })
     .await
 }
@@ -163,4 +164,81 @@ async fn a_job_that_hangs_can_be_stopped() {
     platform.secondary_cluster.thaw();
     assert_eq!(done(&api, "/verify", &json!({})).await["equal"], true);
     assert_eq!(api.get(&format!("/job/{job}")).await.body["status"], "stopped");
+}
+
+/// Repairs that are killed between two pieces count each row once, whether it was lost, or had never been given.
+#[tokio::test]
+async fn a_repair_that_is_killed_leaves_the_ledger_right() {
+    let platform = Platform::start("").await;
+    let _bridge = platform.service("bridge");
+    let mut ingest = platform.service("ingest");
+    let api = Api::start(&platform).await;
+    let entity = filled(&platform, "JOB-4").await;
+    platform.balances().await;
+    let delete = |rows: &str| {
+        format!("delete from core.values_demo where entity_id = {entity} and value_n {rows}")
+    };
+    // Never given to the secondary, as far as its ledger knows.
+    run(&platform.secondary, &delete("< 100")).await;
+    platform.succeed(&["ledger", "--rows", "--settle"]);
+    // Lost by the secondary, and by both.
+    run(&platform.secondary, &delete("between 100 and 149")).await;
+    for database in [&platform.primary, &platform.secondary] {
+        run(database, &delete(">= 400")).await;
+    }
+    ingest.stop().await;
+    let job = begin(&api, "/verify", &json!({ "repair": true })).await;
+    // After the secondary's rows, then after those that the primary has lost, too.
+    for _ in 0..2 {
+        let failpoint = Failpoint { name: failpoint::AFTER_MENDED, passes: 0 };
+        platform.doomed("ingest", failpoint).died_at(failpoint).await;
+    }
+    let _ingest = platform.service("ingest");
+    let told = over(&api, job).await;
+    assert_eq!(
+        (&told.body["status"], &told.body["result"]["equal"]),
+        (&"done".into(), &true.into())
+    );
+    let lost = told.body["result"]["lost"].as_array().cloned().unwrap_or_default();
+    assert!(lost.iter().all(|lost| lost["missing"] == 0), "{told:?}");
+    platform.balances().await;
+    let readings = Numbered { device: "JOB-4".to_owned(), entity, sent: SENT };
+    for database in [&platform.primary, &platform.secondary] {
+        readings.arrives(database, "demo").await;
+    }
+}
+
+/// An org can't take all the room, nor read by a preview what it may not read; what is detached is not filled.
+#[tokio::test]
+async fn jobs_of_one_org_leave_room_for_others() {
+    let platform = Platform::start("").await;
+    let mut ingest = platform.service("ingest");
+    let api = Api::start(&platform).await;
+    let (both, model) = (api.key(1, &["model", "read"]).await, api.key(1, &["model"]).await);
+    let other = api.org("other").await;
+    let admin = api.key(other, &["admin"]).await;
+    // Nobody works on them.
+    ingest.stop().await;
+    let span = json!({ "org_id": 1, "from": "2026-01-01T00:00:00Z", "to": "2026-01-02T00:00:00Z" });
+    let ask = async |key: &str, path: &str, body: &Value| {
+        api.send(api.request(Method::POST, path, key).json(body)).await.status
+    };
+    assert_eq!(ask(&model, "/replay/preview", &span).await, 403);
+    let begun =
+        futures_util::future::join_all((0..12).map(|_| ask(&both, "/replay/preview", &span)));
+    let begun = begun.await;
+    let accepted = begun.iter().filter(|status| **status == 202).count();
+    assert!((1..=4).contains(&accepted), "{begun:?}");
+    assert!(begun.iter().all(|status| [202, 409].contains(status)), "{begun:?}");
+    assert_eq!(ask(&admin, "/verify", &json!({ "org_id": other })).await, 202);
+    assert_eq!(ask(&api.admin, "/verify", &json!({})).await, 202);
+    let listed = api.send(api.request(Method::GET, "/job", &both)).await.body;
+    let open = listed.as_array().unwrap().iter().filter(|job| job["status"] == "waiting").count();
+    assert_eq!(open, accepted, "{listed}");
+
+    assert_eq!(api.post("/target/secondary/detach", &Value::Null).await.status, 200);
+    let refused = api.post("/target/secondary/backfill", &json!({ "from": "primary" })).await;
+    assert_eq!((refused.status, refused.is_problem()), (409, true), "{refused:?}");
+    let refused = platform.fail(&["targets", "backfill", "secondary", "--from", "primary"]);
+    assert!(refused.contains("or it is detached"), "{refused}");
 }

@@ -69,6 +69,8 @@ fn sensor(device_type: TypeId) -> DeviceType {
         pointer: "/t".to_owned(),
         kind: Kind::Number,
         unit: Some("°C".to_owned()),
+        scale: None,
+        offset: None,
         tags: Tags::new(),
     };
     DeviceType {
