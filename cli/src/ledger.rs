@@ -41,7 +41,7 @@ pub(crate) struct LedgerArgs {
     #[arg(long)]
     rows: bool,
     /// Look into each message of RAW that the hours have, however many: every device message in it came through, or
-    /// is a letter [default: up to 20,000]
+    /// is a letter [default: where that is quick]
     #[arg(long)]
     entries: bool,
     /// With --rows: take what is there as right; what is unaccounted for now is settled, and not told any more
@@ -119,7 +119,9 @@ fn print(ledger: &Ledger, directory: &Directory) {
     match &ledger.entries {
         Some(looked) => entries(looked),
         None => {
-            println!("\nRAW has too many packs of that time to look into each (--entries does)");
+            println!(
+                "\ntoo much came in that time to look into each message of RAW (--entries does)"
+            );
         }
     }
     for (name, account) in &ledger.targets {

@@ -4,7 +4,7 @@
 mod entries;
 mod mend;
 
-pub use entries::{Counts, Entries, MOST_PACKS, QUICK_PACKS};
+pub use entries::{Counts, Entries};
 use mend::settle;
 pub use mend::{apply_again, fold, restore};
 

@@ -12,7 +12,11 @@ use nats::{
     retry::Pauses,
     streams::{RAW, TELEMETRY},
 };
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 use store::ledger::{self, Noted, Since, Span, Why};
 use tokio_util::sync::CancellationToken;
 
@@ -82,8 +86,11 @@ async fn begin_once(target: &Target) -> Result<(), Fault> {
     Ok(span.settle(&target.database, &gone, Why::Explained, SystemClock.now()).await?)
 }
 
+/// What was seen last, for people; empty: nothing yet.
+pub(crate) type Seen = Arc<Mutex<String>>;
+
 /// Looks again and again whether all targets' ledgers balance, until shutdown.
-pub(crate) async fn watch(custody: Arc<Custody>, shutdown: CancellationToken) {
+pub(crate) async fn watch(custody: Arc<Custody>, seen: Seen, shutdown: CancellationToken) {
     loop {
         tokio::select! {
             () = shutdown.cancelled() => return,
@@ -92,6 +99,7 @@ pub(crate) async fn watch(custody: Arc<Custody>, shutdown: CancellationToken) {
         let round = async {
             let ledger = look(&custody).await?;
             tell(&ledger);
+            *seen.lock().unwrap_or_else(PoisonError::into_inner) = summary(&ledger);
             custody::ledger::fold(&custody.wire, &custody.all(), &ledger).await
         };
         match tokio::time::timeout(PATIENCE, round).await {
@@ -107,6 +115,26 @@ async fn look(custody: &Custody) -> Result<Ledger, custody::Fault> {
     let now = hour_of(SystemClock.now());
     let directory = model::load(&custody.wire).await?;
     custody.ledger(&directory, (now, now), (None, Some(false))).await
+}
+
+/// The same for a report.
+pub(crate) fn told(seen: &Seen) -> BTreeMap<String, String> {
+    let seen = seen.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let seen = Some(seen).filter(|seen| !seen.is_empty());
+    seen.into_iter().map(|seen| ("ledger".to_owned(), seen)).collect()
+}
+
+fn summary(ledger: &Ledger) -> String {
+    let at = SystemClock.now();
+    if !ledger.is_balanced() {
+        return format!("NOT balanced at {at}: `haystack ledger` says where");
+    }
+    let away = ledger.away.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ");
+    if away.is_empty() {
+        format!("balanced at {at}")
+    } else {
+        format!("{away} did not answer at {at}")
+    }
 }
 
 fn tell(ledger: &Ledger) {

@@ -39,7 +39,7 @@ use nats::{
 };
 use service::{Config, Lifecycle};
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     sync::{Arc, Mutex, PoisonError},
 };
 use store::{Database, Login, OrgRef};
@@ -82,7 +82,8 @@ pub async fn run(
     lifecycle.spawn(trim::run(wire.clone(), settings, names, patience("trim")));
     let custody = custody::Custody { wire: wire.clone(), targets: readers(config)? };
     let custody = Arc::new(custody);
-    lifecycle.spawn(ledger::watch(custody.clone(), lifecycle.shutdown.clone()));
+    let seen = ledger::Seen::default();
+    lifecycle.spawn(ledger::watch(custody.clone(), seen.clone(), lifecycle.shutdown.clone()));
     let instance = config.ingest.instance.clone();
     let worker = format!("{instance}/{:016x}", nats::pack::random());
     let limits = config.time_limits();
@@ -97,7 +98,7 @@ pub async fn run(
         version: env!("CARGO_PKG_VERSION").to_owned(),
         holds: holds.list(),
         counters: counters.list(),
-        details: BTreeMap::new(),
+        details: ledger::told(&seen),
     };
     lifecycle.spawn(report::serve(wire, report, lifecycle.shutdown.clone()));
     lifecycle.shutdown.cancelled().await;

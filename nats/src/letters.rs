@@ -7,9 +7,7 @@ pub use kept::{Original, forget, keep, keep_part, original};
 pub use many::{MOST_PLACES, Quota, put_together, take_out};
 
 use crate::{
-    Fsynced, PublishFault, Wire,
-    consume::read_again,
-    envelope, history,
+    Fsynced, PublishFault, Wire, envelope, history,
     micro::{self, AGAIN, Refusal},
     model::ModelFault,
     publish::{self, Outgoing},
@@ -189,6 +187,9 @@ pub async fn page(
     Ok(page)
 }
 
+/// Times that letters which came while others were read are read, too.
+const PASSES: u32 = 5;
+
 /// Which messages of a stream letters are about, of those that are asked for.
 pub async fn about(
     wire: &Wire,
@@ -210,33 +211,45 @@ pub async fn places(
     stream: &str,
     messages: &RangeInclusive<u64>,
 ) -> Result<BTreeSet<(u64, u32)>, ModelFault> {
-    let (mut found, mut many) = (BTreeSet::new(), Vec::new());
-    let range = history::Range {
-        stream: DEAD,
-        filter: "dead.>",
-        first: 1,
-        last: u64::MAX,
-        headers_only: true,
-    };
-    // Told by their ids alone.
-    history::read(wire, &range, |message| {
-        if message.headers.contains_key(many::MANY) {
-            many.push(message.position.sequence);
+    let (mut found, mut many, mut seen) = (BTreeSet::new(), BTreeSet::new(), 0);
+    for _ in 0..PASSES {
+        let first = seen + 1;
+        let range = history::Range {
+            stream: DEAD,
+            filter: "dead.>",
+            first,
+            last: u64::MAX,
+            headers_only: true,
+        };
+        // Told by their ids alone.
+        history::read(wire, &range, |message| {
+            seen = message.position.sequence;
+            if message.headers.contains_key(many::MANY) {
+                many.insert(message.subject);
+            }
+            let id = message.headers.get("Nats-Msg-Id").map(String::as_str);
+            let about = id.and_then(domain::letter::about_of);
+            let told =
+                about.filter(|(of, sequence, _)| *of == stream && messages.contains(sequence));
+            found.extend(told.map(|(_, sequence, row)| (sequence, row)));
+            ControlFlow::Continue(())
+        })
+        .await?;
+        if seen < first && first > 1 {
+            break;
         }
-        let id = message.headers.get("Nats-Msg-Id").map(String::as_str);
-        let about = id.and_then(domain::letter::about_of);
-        let told = about.filter(|(of, sequence, _)| *of == stream && messages.contains(sequence));
-        found.extend(told.map(|(_, sequence, row)| (sequence, row)));
-        ControlFlow::Continue(())
-    })
-    .await?;
-    for number in many {
-        let body = read_again(wire, DEAD, number).await;
-        let body = body.map_err(|fault| ModelFault::Server(fault.to_string()))?;
-        let letter = body.and_then(|body| envelope::decode::<Letter>(&body).ok());
-        let Some(letter) = letter.filter(|letter| letter.source.stream == stream) else { continue };
-        let places = letter.many.iter().map(|(sequence, row, _)| (*sequence, *row));
-        found.extend(places.filter(|(sequence, _)| messages.contains(sequence)));
+        // One that stands for many is replaced as others join it, and may be opened meanwhile: what it stood for
+        // is filed behind what was read then.
+        for subject in &many {
+            let letter = many::last(wire, subject).await;
+            let letter = letter.map_err(|fault| ModelFault::Server(fault.to_string()))?;
+            let Some((_, letter)) = letter.filter(|(_, letter)| letter.source.stream == stream)
+            else {
+                continue;
+            };
+            let places = letter.many.iter().map(|(sequence, row, _)| (*sequence, *row));
+            found.extend(places.filter(|(sequence, _)| messages.contains(sequence)));
+        }
     }
     Ok(found)
 }

@@ -153,6 +153,7 @@ async fn up_is_taken_down_killed_and_comes_back() {
     // Killed: its children are orphans. The next one goes on with the same data.
     let killed = nix::unistd::Pid::from_raw(home.up());
     nix::sys::signal::kill(killed, nix::sys::signal::Signal::SIGKILL).unwrap();
+    ended(killed).await;
     home.succeed(&["up", "--detach"]);
     let env = home.env();
     send_and_see(&env, 3).await;
@@ -170,6 +171,15 @@ async fn up_is_taken_down_killed_and_comes_back() {
     home.succeed(&["up", "--detach"]);
     assert_eq!(home.env(), env);
     stored(&env, "HAYSTACK_PRIMARY_URL", 3).unwrap();
+}
+
+/// Waits until the kernel has taken a killed process away: until then it holds its locks.
+async fn ended(process: nix::unistd::Pid) {
+    eventually("the killed process has ended", || async {
+        let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+        if stat.is_empty() || stat.contains(") Z ") { Ok(()) } else { Err(stat) }
+    })
+    .await;
 }
 
 /// A device's connection by certificate that stays, made by OpenSSL's own client.

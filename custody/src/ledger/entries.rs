@@ -24,10 +24,14 @@ use std::{
 };
 use store::ledger::{Noted, Span};
 
-/// Packs that are looked into without being asked.
-pub const QUICK_PACKS: u64 = 20_000;
+/// Packs that are looked into without being asked, ...
+const QUICK_PACKS: u64 = 5_000;
+/// ... if there are no more messages of `TELEMETRY` behind them, ...
+const QUICK_MESSAGES: u64 = 20_000;
+/// ... nor more bytes of either: that is a fraction of a second.
+const QUICK_BYTES: u64 = 32 << 20;
 /// Most that are looked into at once: of each a bit an entry is in memory.
-pub const MOST_PACKS: u64 = 2_000_000;
+const MOST_PACKS: u64 = 2_000_000;
 
 /// Those that are asked for at once: each may have some megabytes.
 const AHEAD: usize = 8;
@@ -94,7 +98,10 @@ impl Question<'_> {
         let packs = (last + 1).saturating_sub(first);
         match self.entries {
             Some(false) => return Ok(None),
-            None if packs > QUICK_PACKS => return Ok(None),
+            None if packs > QUICK_PACKS || held.bytes_behind(first - 1) > QUICK_BYTES => {
+                return Ok(None);
+            }
+            None if !self.is_quick(from).await? => return Ok(None),
             _ if packs > MOST_PACKS => {
                 return Err(Fault::Refused(format!(
                     "RAW has {packs} packs of that time, at most {MOST_PACKS} are looked into at once: \
@@ -124,6 +131,15 @@ impl Question<'_> {
             }
         }
         Ok(Some(entries))
+    }
+
+    /// Whether what stands in `TELEMETRY` since a moment is soon read.
+    async fn is_quick(&self, from: Timestamp) -> Result<bool, Fault> {
+        let held = retention::held(self.wire, TELEMETRY).await?;
+        let first = sequence_since(self.wire, TELEMETRY, "telemetry.>", from).await?;
+        let first = first.unwrap_or(held.last + 1);
+        Ok((held.last + 1).saturating_sub(first) <= QUICK_MESSAGES
+            && held.bytes_behind(first.saturating_sub(1)) <= QUICK_BYTES)
     }
 
     /// Entries of packs from which something stands in `TELEMETRY`, and whether that has all since a moment.

@@ -29,7 +29,10 @@ pub const MOST_PLACES: usize = 2_000;
 const TRIES: u32 = 20;
 
 /// The letter for many of a subject, and its number.
-async fn last(wire: &Wire, subject: &str) -> Result<Option<(u64, Letter)>, PublishFault> {
+pub(super) async fn last(
+    wire: &Wire,
+    subject: &str,
+) -> Result<Option<(u64, Letter)>, PublishFault> {
     match dead(wire).await?.direct_get_last_for_subject(subject).await {
         Ok(found) => {
             let letter = envelope::decode(&found.payload)
