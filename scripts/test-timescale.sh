@@ -12,4 +12,4 @@ fi
 echo "test-timescale: on PostgreSQL $newest with TimescaleDB ($library)"
 cargo build --locked -p haystack-cli --features failpoints
 HAYSTACK_TEST_TIMESCALE=1 exec cargo test --locked -p haystack-chaos --test real -- \
-    store:: ingest:: outage:: archive:: custody:: ledger:: replay:: api::tenancy api::model api::bulk "$@"
+    store:: ingest:: outage:: archive:: custody:: ledger:: replay:: api::tenancy api::model api::bulk api::jobs "$@"
