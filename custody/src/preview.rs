@@ -141,13 +141,18 @@ async fn pace(wire: &Wire) -> Result<Option<(u16, f64)>, RecordFault> {
     let newest = records::newest::<Replay>(wire).await?;
     for number in (1..=newest).rev().take(LOOKED_BACK) {
         let Some(kept) = records::get::<Replay>(wire, number).await? else { continue };
-        let replay = kept.record;
-        let micros = replay.touched_at.micros() - replay.began_at.micros();
-        if replay.state == State::Done && replay.counts.readings >= TELLING && micros > 0 {
-            return Ok(Some((replay.id, replay.counts.readings as f64 / (micros as f64 / 1e6))));
+        if let Some(readings) = told_by(&kept.record) {
+            return Ok(Some((kept.record.id, readings)));
         }
     }
     Ok(None)
+}
+
+/// Readings a second of a replay that tells.
+fn told_by(replay: &Replay) -> Option<f64> {
+    let micros = replay.touched_at.micros() - replay.began_at.micros();
+    let tells = replay.state == State::Done && replay.counts.readings >= TELLING && micros > 0;
+    tells.then(|| replay.counts.readings as f64 / (micros as f64 / 1e6))
 }
 
 /// What some messages would give.
@@ -203,5 +208,30 @@ impl Look<'_> {
                 would.amount += removal.entities.len();
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use domain::replay::Rules;
+
+    #[test]
+    fn a_replay_that_is_done_and_no_short_one_tells_how_fast_one_is() {
+        let (from, to) = (Timestamp::EPOCH, Timestamp::MAX);
+        let spec =
+            Spec { from, to, org: None, device_type: None, device: None, rules: Rules::InForce };
+        let mut replay = Replay::new(spec, None, String::new(), Timestamp::EPOCH);
+        replay.touched_at = Timestamp::EPOCH.plus_micros(2_000_000);
+        replay.counts.readings = TELLING;
+        assert_eq!(told_by(&replay), None, "it runs");
+        replay.state = State::Done;
+        assert_eq!(told_by(&replay), Some(TELLING as f64 / 2.0));
+        replay.counts.readings = TELLING - 1;
+        assert_eq!(told_by(&replay), None, "a short one mostly waits for a bridge");
+        let counts = Counts { readings: 60_000, ..Counts::default() };
+        let (tally, last_failure) = (Tally::default(), None);
+        let preview = Preview { tally, counts, last_failure, pace: Some((7, 20_000.0)) };
+        assert_eq!(preview.seconds(), Some(3.0));
     }
 }
