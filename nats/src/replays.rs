@@ -114,7 +114,7 @@ pub async fn undo(
             return refused(format!(
                 "replay {} gave messages of that time again, too: taken back, they would be as at first, \
                  and not as replay {0} gave them. To have that, begin replay {0} again; to have them as at \
-                 first, say that it is meant",
+                 first, say so: `haystack replay undo {id} --to-the-first`, or `?to_the_first=true`",
                 earlier.id
             ));
         }

@@ -573,6 +573,16 @@ async fn presences_and_ends_of_transactions_are_compared_repaired_and_brought() 
     let as_before = mended.iter().filter(|row| right.contains(row)).count();
     assert_eq!(as_before, 4, "{mended:?}");
 
+    // One that ended just now may be on its way to the other.
+    let just_now = format!(
+        "insert into {transactions} select org_id, gateway_id, transaction_id, 9, parts_expected, parts_seen, \
+         parts_missing, outcome, reason, sha256, began_at, now() from {transactions} limit 1"
+    );
+    run(&platform.primary, &just_now).await;
+    let verdict = verify(&platform, &[]);
+    assert_eq!((told(&verdict), &verdict["equal"]), ((0, 0), &true.into()));
+    run(&platform.primary, &format!("delete from {transactions} where end_sequence = 9")).await;
+
     for table in [presence, transactions] {
         run(&platform.secondary, &format!("delete from {table}")).await;
     }

@@ -6,7 +6,7 @@ use crate::{Fault, compare::Target};
 use domain::{
     Batch, OrgKey, OriginStream, Timestamp,
     ledger::{Bits, HOUR, hour_of},
-    raw::Pack,
+    raw::{MAX_PACK_ENTRIES, Pack},
 };
 use futures_util::{StreamExt, stream};
 use nats::{
@@ -182,7 +182,8 @@ impl Question<'_> {
 impl Entries {
     fn add(&mut self, sequence: u64, stored_at: Timestamp, body: &[u8], known: &Known) {
         let hour = hour_of(stored_at);
-        let Ok(pack) = envelope::decode_borrowed::<Pack<'_>>(body) else {
+        let pack = envelope::decode_borrowed::<Pack<'_>>(body).ok();
+        let Some(pack) = pack.filter(|pack| pack.entries.len() <= MAX_PACK_ENTRIES) else {
             // It is one message to whoever can't read it.
             let counts = self.hours.entry((hour, None)).or_default();
             counts.accepted += 1;
